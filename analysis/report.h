@@ -1,0 +1,131 @@
+// The result of an analysis as plain data: what `planloop dev locks --json` prints (schema planloop.locks/1) and what
+// every other rendering starts from. Times are nanoseconds; `t_ns` and `since_ns` count from `recorded.from`.
+//
+// The timeline is not part of it: it grows with the events, so it is handed to a sink while it is made.
+#ifndef PLANLOOP_ANALYSIS_REPORT_H
+#define PLANLOOP_ANALYSIS_REPORT_H
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "analysis/event.h"
+
+namespace planloop::analysis {
+
+struct Blocker {
+    std::int32_t pid = 0, tid = 0;  // pid 0: nobody that was traced
+    std::int64_t ns = 0;            // how much of the wait it stood in the way
+    std::string process;            // name
+};
+
+// How sure the time is at which a hold ended.
+enum class EndCertainty : std::uint8_t { exact, approximate };
+
+struct TimelineEntry {
+    std::int64_t t_ns = 0;
+    std::int64_t utc_ns = 0;
+    EventKind kind{};  // one of the four lock_*
+    std::string trace_id, operation, lock_entry_id;
+    std::int32_t pid = 0, tid = 0;
+    std::string process, command_line;
+    std::string lock, path;  // lock id; path for people
+    wire::Family family{};
+    wire::Mode mode{};
+    std::uint64_t start = 0, len = 0;
+    std::int64_t wait_ns = 0;                      // lock_acquired, lock_failed
+    std::int64_t hold_ns = 0;                      // lock_released
+    std::string reason;                            // lock_released: unlock, close, exit, exec, killed, converted, lost
+    EndCertainty certainty = EndCertainty::exact;  // lock_released
+    int error = 0;                                 // lock_failed
+    std::uint32_t tries = 1;                       // lock_failed, lock_acquired: polls folded into this wait
+    std::vector<Blocker> blocked_by;               // lock_acquired, lock_failed, and lock_requested while still waiting
+    std::uint64_t caller = 0;
+};
+
+struct Distribution {
+    std::int64_t total = 0, max = 0, p50 = 0, p99 = 0;  // ns
+};
+
+struct LockRow {
+    std::string id, path;
+    wire::Family family{};
+    std::uint64_t acquisitions = 0, contended = 0, failed = 0;
+    Distribution wait, hold;
+};
+
+struct Holder {
+    std::int32_t pid = 0;
+    std::string process;
+};
+
+struct HeldLock {
+    std::string lock, path, lock_entry_id, process, trace_id;
+    wire::Mode mode{};
+    std::int32_t pid = 0, tid = 0;
+    std::int64_t since_ns = 0;
+    std::uint64_t start = 0, len = 0;
+    Holder acquired_by;
+    std::vector<Holder> holders;
+};
+
+struct WaitingRequest {
+    std::string lock, path, lock_entry_id, process, trace_id;
+    wire::Mode mode{};
+    std::int32_t pid = 0, tid = 0;
+    std::int64_t since_ns = 0;
+    std::uint64_t start = 0, len = 0;
+    std::vector<Blocker> blocked_by;
+};
+
+struct Participant {
+    std::int32_t pid = 0, tid = 0;
+    std::string process, command_line, trace_id;
+    std::vector<std::string> holds;      // lock ids
+    std::string waits_for;               // lock id
+    std::vector<std::int32_t> waits_on;  // pids
+};
+
+enum class Severity : std::uint8_t { info, warning, error };
+enum class Certainty : std::uint8_t { possible, likely, confirmed };
+
+struct Finding {
+    std::string kind;  // deadlock, killed_while_holding, lost_events, not_traced …
+    Severity severity = Severity::warning;
+    Certainty certainty = Certainty::confirmed;
+    std::string summary;                   // plain sentences: what happened, the evidence, what to do
+    std::int64_t from_ns = 0, to_ns = -1;  // -1: still in force
+    std::string resolved_by;               // a deadlock in the past: what ended it
+    std::vector<Participant> participants;
+    std::vector<Holder> also_held_by;
+    std::vector<std::string> locks;  // ids
+};
+
+struct Report {
+    std::string session;
+    std::int64_t from_utc_ns = 0, to_utc_ns = 0;
+    std::uint64_t processes = 0, threads = 0, events = 0, dropped = 0;
+    std::vector<LockRow> locks;  // by total wait, longest first
+    std::vector<HeldLock> held;  // at the end of the recording
+    std::vector<WaitingRequest> waiting;
+    std::vector<Finding> findings;   // by severity, then time
+    std::vector<std::string> notes;  // what could not be read or is not known, one line each
+};
+
+using TimelineSink = std::function<void(const TimelineEntry &)>;
+
+struct AnalysisOptions {
+    std::string session;
+    // Tells whether a process (pid, start time in clock ticks or 0) still runs; a session of an earlier boot has
+    // none. Used only for what has no recorded end.
+    std::function<bool(std::int32_t pid, std::uint64_t start_time)> alive;
+};
+
+// Reads the source to its end and draws the conclusions. Memory grows with locks, threads and open requests, not with
+// events. The sink, if any, gets the timeline in time order as it becomes certain.
+Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink = {});
+
+}  // namespace planloop::analysis
+
+#endif
