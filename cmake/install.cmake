@@ -1,0 +1,1 @@
+# Install, export and package. Only what exists is installed.
