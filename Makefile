@@ -1,0 +1,51 @@
+# A thin layer over CMakePresets.json: the commands that a reader of README.md needs.
+#
+#   make demo       build, then watch locks being waited for and a deadlock being named
+#   make test       build with warnings as errors, run every test
+#   make bench      measure what tracing costs
+#   make lint       clang-format and clang-tidy; clang-tidy reads FILES=..., all sources by default
+#   make sanitize   the tests again under the address, undefined-behaviour and thread sanitizers
+#   make fuzz       build the fuzz programs
+#
+# Each installs what is missing first (cmake/install-dependencies); a second run installs and rebuilds nothing.
+
+JOBS ?= $(shell nproc)
+install := cmake/install-dependencies
+build := cmake --build --parallel $(JOBS) --preset
+
+.PHONY: demo test bench lint sanitize fuzz
+demo:
+	@$(install) build
+	@cmake --preset release --log-level=WARNING -D PLANLOOP_TESTS=OFF -D PLANLOOP_BENCH=OFF
+	@$(build) release -- --no-print-directory
+	@cli/demo/run build/release/cli/planloop
+
+test:
+	@$(install) build test
+	@cmake --preset dev --log-level=WARNING
+	@$(build) dev -- --no-print-directory
+	@ctest --preset dev --parallel $(JOBS)
+
+bench:
+	@$(install) build bench
+	@cmake --preset release --log-level=WARNING -D PLANLOOP_TESTS=OFF -D PLANLOOP_BENCH=ON
+	@$(build) release -- --no-print-directory
+	@bench/run build/release
+
+lint:
+	@$(install) build test lint
+	@cmake --preset dev --log-level=WARNING
+	@cmake/lint build/dev $(FILES)
+
+sanitize:
+	@$(install) build test
+	@for preset in asan tsan; do \
+	    cmake --preset $$preset --log-level=WARNING && \
+	    $(build) $$preset -- --no-print-directory && \
+	    ctest --preset $$preset --parallel $(JOBS) || exit; \
+	done
+
+fuzz:
+	@$(install) build lint
+	@cmake --preset fuzz --log-level=WARNING
+	@$(build) fuzz -- --no-print-directory
