@@ -52,6 +52,17 @@ struct Calibration {
 // Why an event was not recorded. Each counts what would have been one Record.
 enum class Drop : std::uint32_t { no_space, size_limit, no_mapping, reentered, too_long, count };
 
+// A lock taken through an inherited descriptor: what another process needs to recognise it among its own descriptors.
+struct InheritedLock {
+    std::atomic<std::uint32_t> description;  // 0: being written
+    std::uint32_t file;
+    std::uint64_t device;
+    std::uint64_t inode;
+    std::int32_t taker;  // pid that took it
+    std::int32_t fd;     // its number there; usually the same elsewhere
+};
+inline constexpr std::uint32_t kInheritedLocks = 64;
+
 struct SpoolHeader {
     char magic[8];
     std::uint32_t version;
@@ -74,9 +85,11 @@ struct SpoolHeader {
 
     alignas(64) std::atomic<std::uint64_t> dropped[static_cast<std::size_t>(Drop::count)];
 
-    // Bit fd % 64 set: some process took a lock through an inherited descriptor of that number, so whoever closes
-    // one has to look whether it lets go of a lock it never took itself. Never cleared.
+    // Bit fd % 64 set: some process took a lock through a descriptor of that number which it had inherited, so whoever
+    // closes one, forks or execs has to look whether it shares a lock that it never took itself. Never cleared.
     alignas(64) std::atomic<std::uint64_t> inherited_fds;
+    std::atomic<std::uint32_t> next_inherited;  // counts publications; the newest kInheritedLocks are kept
+    InheritedLock inherited[kInheritedLocks];
 };
 static_assert(sizeof(SpoolHeader) <= kPageBytes);
 static_assert(offsetof(SpoolHeader, next_offset) % 64 == 0 && offsetof(SpoolHeader, next_process) % 64 == 0);

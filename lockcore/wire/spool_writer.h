@@ -1,0 +1,307 @@
+// The spool file of a process that writes: opens or makes it, hands out chunks, and sees that the disk has promised a
+// page before anyone stores to it. StreamWriter (stream_writer.h) puts a thread's records into the chunks.
+//
+// Nothing here allocates, throws, changes errno or is a cancellation point. On trouble it counts a drop and gives
+// nullptr. Thread-safe; async-signal-safe but for open(), which is called once, with signals blocked.
+//
+// Rejected: growing by ftruncate alone (a full disk is then SIGBUS in the traced program); posix_fallocate (emulates by
+// touching every block, and sends SIGXFSZ past RLIMIT_FSIZE); a file lock around growth (it would stand in the trace).
+#ifndef PLANLOOP_LOCKCORE_WIRE_SPOOL_WRITER_H
+#define PLANLOOP_LOCKCORE_WIRE_SPOOL_WRITER_H
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "lockcore/wire/raw_syscall.h"
+#include "lockcore/wire/spool_format.h"
+#include "lockcore/wire/ticks.h"
+
+namespace planloop::wire {
+
+// Blocks every signal of this thread for a scope.
+class SignalsBlocked {
+  public:
+    SignalsBlocked() noexcept {
+        const std::uint64_t all = ~std::uint64_t{0};
+        raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before_, sizeof(before_));
+    }
+    ~SignalsBlocked() noexcept { raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before_, nullptr, sizeof(before_)); }
+    SignalsBlocked(const SignalsBlocked &) = delete;
+    SignalsBlocked &operator=(const SignalsBlocked &) = delete;
+
+  private:
+    std::uint64_t before_ = 0;
+};
+
+inline int raw_open(const char *path, int flags, unsigned mode = 0) noexcept {
+    return static_cast<int>(raw_syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, mode));
+}
+inline void raw_close(int fd) noexcept {
+    raw_syscall(SYS_close, fd);
+}
+
+// The boot id as 16 bytes; false when /proc does not tell.
+inline bool read_boot_id(std::uint8_t (&id)[16]) noexcept {
+    const int fd = raw_open("/proc/sys/kernel/random/boot_id", O_RDONLY);
+    if (fd < 0) return false;
+    char text[36];
+    const long got = raw_syscall(SYS_read, fd, text, sizeof(text));
+    raw_close(fd);
+    if (got != static_cast<long>(sizeof(text))) return false;
+    std::size_t nibbles = 0;
+    for (const char c : text) {
+        if (c == '-') continue;
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit < 0 || nibbles >= 32) return false;
+        id[nibbles / 2] = static_cast<std::uint8_t>(id[nibbles / 2] << 4 | digit);
+        ++nibbles;
+    }
+    return nibbles == 32;
+}
+
+class SpoolWriter {
+  public:
+    static constexpr std::size_t kWindowBytes = std::size_t{64} << 20;  // mapped at once; costs address space only
+    static constexpr std::size_t kMostWindows = 1024;
+    static constexpr std::size_t kPathBytes = 4096;
+    static constexpr std::uint64_t kFirstReserveBytes = std::uint64_t{1} << 20;
+    static constexpr std::uint64_t kMostReserveStepBytes = std::uint64_t{16} << 20;
+    static constexpr std::uint64_t kLeaveFreeBytes = std::uint64_t{16} << 20;  // never take a disk's last space
+
+    // Opens the spool of this boot in `spool_folder`, which exists, and makes the file (0600) if it must. Maps one
+    // page. 0 or a negative errno; -EPROTO: the file there is not a spool of this version.
+    int open(const char *spool_folder, std::uint64_t limit_bytes = kDefaultLimitBytes) noexcept;
+    bool is_open() const noexcept { return header_ != nullptr; }
+
+    SpoolHeader &header() noexcept { return *header_; }
+    ClockKind clock() const noexcept { return clock_; }
+    const char *path() const noexcept { return path_; }
+    std::uint64_t ticks() const noexcept { return read_ticks(clock_); }
+
+    void count_drop(Drop why, std::uint64_t events = 1) noexcept {
+        if (header_ != nullptr) {
+            header_->dropped[static_cast<std::size_t>(why)].fetch_add(events, std::memory_order_relaxed);
+        }
+    }
+
+    // Makes sure that the first `bytes` of the file may be written; 0 or a negative errno.
+    int reserve(std::uint64_t bytes) noexcept;
+
+    // Whether a claim can succeed at all, cheaply: after a failure it is tried again only some tenths of a second
+    // later, so that a program on a full disk keeps its speed.
+    bool worth_trying() noexcept { return ticks() >= retry_at_.load(std::memory_order_relaxed); }
+
+    // A chunk of `bytes` (whole pages), mapped and ready to be written, header excepted; nullptr: dropped and counted.
+    char *claim_chunk(std::size_t bytes, std::uint64_t &offset) noexcept;
+
+  private:
+    int create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes) noexcept;
+    int map_header() noexcept;
+    int extend(std::uint64_t from, std::uint64_t to) noexcept;
+    char *window(std::size_t index) noexcept;
+
+    SpoolHeader *header_ = nullptr;
+    char *refuse(Drop why) noexcept {
+        count_drop(why);
+        retry_at_.store(ticks() + kRetryTicks, std::memory_order_relaxed);
+        return nullptr;
+    }
+
+    static constexpr std::uint64_t kRetryTicks = std::uint64_t{1} << 28;  // 0.1 to 0.3 s
+    ClockKind clock_ = ClockKind::monotonic;
+    std::atomic<std::uint64_t> retry_at_ = 0;
+    std::atomic<char *> windows_[kMostWindows] = {};
+    char path_[kPathBytes] = {};
+};
+
+inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes) noexcept {
+    std::uint8_t boot_id[16] = {};
+    if (!read_boot_id(boot_id)) return -ENOSYS;
+    const std::size_t folder_length = std::strlen(spool_folder);
+    constexpr char kStem[] = "/locks-v";
+    constexpr char kEnding[] = ".spool";
+    if (folder_length + sizeof(kStem) + 2 + 8 + sizeof(kEnding) > kPathBytes) return -ENAMETOOLONG;
+    static_assert(kFormatVersion < 10, "the file name has room for one digit");
+    char *out = path_;
+    std::memcpy(out, spool_folder, folder_length);
+    out += folder_length;
+    std::memcpy(out, kStem, sizeof(kStem) - 1);
+    out += sizeof(kStem) - 1;
+    *out++ = static_cast<char>('0' + kFormatVersion);
+    *out++ = '-';
+    for (int i = 0; i < 4; ++i) {
+        *out++ = "0123456789abcdef"[boot_id[i] >> 4];
+        *out++ = "0123456789abcdef"[boot_id[i] & 15];
+    }
+    std::memcpy(out, kEnding, sizeof(kEnding));
+
+    int result = map_header();
+    if (result == -ENOENT) {
+        result = create(boot_id, limit_bytes);
+        if (result == 0 || result == -EEXIST) result = map_header();
+    }
+    return result;
+}
+
+inline int SpoolWriter::map_header() noexcept {
+    const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
+    if (fd < 0) return fd;
+    struct stat status {};
+    long result = raw_syscall(SYS_fstat, fd, &status);
+    if (result == 0 && (!S_ISREG(status.st_mode) || status.st_size < static_cast<off_t>(kPageBytes))) result = -EPROTO;
+    if (result == 0) result = raw_syscall(SYS_mmap, nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    raw_close(fd);
+    if (result < 0 && result > -4096) return static_cast<int>(result);
+    auto *header = reinterpret_cast<SpoolHeader *>(result);
+    if (std::memcmp(header->magic, kSpoolMagic, sizeof(kSpoolMagic)) != 0 || header->version != kFormatVersion ||
+        header->endian != kEndianMark) {
+        raw_syscall(SYS_munmap, header, kPageBytes);
+        return -EPROTO;
+    }
+    clock_ = header->clock == ClockKind::tsc ? detect_clock() : ClockKind::monotonic;
+    header_ = header;
+    return 0;
+}
+
+// The file appears under its name only when its header is whole: two processes may come here at once.
+inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes) noexcept {
+    char temporary[kPathBytes + 32];
+    std::size_t length = std::strlen(path_);
+    std::memcpy(temporary, path_, length);
+    temporary[length++] = '.';
+    for (auto tid = static_cast<unsigned long>(raw_syscall(SYS_gettid)); tid != 0; tid /= 10) {
+        temporary[length++] = static_cast<char>('0' + tid % 10);
+    }
+    temporary[length] = '\0';
+
+    alignas(SpoolHeader) char page[kPageBytes] = {};
+    auto *header = new (page) SpoolHeader{};
+    std::memcpy(header->magic, kSpoolMagic, sizeof(kSpoolMagic));
+    header->version = kFormatVersion;
+    header->endian = kEndianMark;
+    std::memcpy(header->boot_id, boot_id, sizeof(boot_id));
+    header->owner_uid = static_cast<std::uint32_t>(raw_syscall(SYS_geteuid));
+    header->clock = detect_clock();
+    header->created = calibrate(header->clock);
+    header->limit_bytes = limit_bytes;
+    header->next_offset = kPageBytes;
+    header->reserved_bytes = kPageBytes;
+    header->next_process = header->next_stream = header->next_file = header->next_description = 1;
+
+    const int fd = raw_open(temporary, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0) return fd;
+    long result = raw_syscall(SYS_pwrite64, fd, page, sizeof(page), 0);
+    if (result >= 0) result = result == static_cast<long>(sizeof(page)) ? 0 : -ENOSPC;
+    raw_close(fd);
+    if (result == 0) result = raw_syscall(SYS_linkat, AT_FDCWD, temporary, AT_FDCWD, path_, 0);
+    raw_syscall(SYS_unlinkat, AT_FDCWD, temporary, 0);
+    return static_cast<int>(result);
+}
+
+inline int SpoolWriter::reserve(std::uint64_t bytes) noexcept {
+    if (bytes > header_->limit_bytes) return -EFBIG;
+    const auto tid = static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
+    constexpr int kPatience = 20'000;  // yields; whoever extends needs a millisecond at most, unless it died
+    for (int waited = 0;; ++waited) {
+        const std::uint64_t reserved = header_->reserved_bytes.load(std::memory_order_acquire);
+        if (reserved >= bytes) return 0;
+        std::uint32_t owner = header_->growing.load(std::memory_order_relaxed);
+        if (owner != 0 && waited % kPatience != kPatience - 1) {
+            raw_syscall(SYS_sched_yield);
+            continue;
+        }
+        if (!header_->growing.compare_exchange_strong(owner, tid, std::memory_order_acquire)) continue;
+        std::uint64_t step = reserved / 4;
+        if (step < kFirstReserveBytes) step = kFirstReserveBytes;
+        if (step > kMostReserveStepBytes) step = kMostReserveStepBytes;
+        std::uint64_t target = reserved + step;
+        if (target < bytes) target = bytes;
+        if (target > header_->limit_bytes) target = header_->limit_bytes;
+        const int result = extend(reserved, target);
+        if (result == 0) {
+            std::uint64_t seen = reserved;
+            while (seen < target && !header_->reserved_bytes.compare_exchange_weak(seen, target)) {
+            }
+        }
+        std::uint32_t mine = tid;
+        header_->growing.compare_exchange_strong(mine, 0, std::memory_order_release);
+        if (result != 0) return result;
+    }
+}
+
+inline int SpoolWriter::extend(std::uint64_t from, std::uint64_t to) noexcept {
+    struct rlimit limit {};
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, &limit) == 0 && to > limit.rlim_cur) return -EFBIG;
+    const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
+    if (fd < 0) return fd;
+    struct statfs disk {};
+    long result = raw_syscall(SYS_fstatfs, fd, &disk);
+    if (result == 0 && disk.f_blocks != 0 &&
+        static_cast<std::uint64_t>(disk.f_bavail) * static_cast<std::uint64_t>(disk.f_bsize) <
+            to - from + kLeaveFreeBytes) {
+        result = -ENOSPC;
+    }
+    if (result == 0) {
+        do {
+            result = raw_syscall(SYS_fallocate, fd, 0, from, to - from);
+        } while (result == -EINTR);
+        if (result == -ENOSPC || result == -EDQUOT) {  // ext4 keeps what it got: give it back
+            raw_syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, to - from);
+        }
+        if (result == -EOPNOTSUPP) {
+            static const char zeros[kPageBytes] = {};
+            result = 0;
+            for (std::uint64_t at = from; at < to && result == 0; at += kPageBytes) {
+                const long wrote = raw_syscall(SYS_pwrite64, fd, zeros, kPageBytes, at);
+                if (wrote != static_cast<long>(kPageBytes)) result = wrote < 0 ? wrote : -ENOSPC;
+            }
+        }
+    }
+    raw_close(fd);
+    return static_cast<int>(result);
+}
+
+inline char *SpoolWriter::window(std::size_t index) noexcept {
+    if (index >= kMostWindows) return nullptr;
+    char *base = windows_[index].load(std::memory_order_acquire);
+    if (base != nullptr) return base;
+    const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
+    if (fd < 0) return nullptr;
+    const long mapped = raw_syscall(SYS_mmap, nullptr, kWindowBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                                    fd, index * kWindowBytes);
+    raw_close(fd);
+    if (mapped < 0 && mapped > -4096) return nullptr;
+    char *mine = reinterpret_cast<char *>(mapped);
+    if (!windows_[index].compare_exchange_strong(base, mine, std::memory_order_acq_rel)) {
+        raw_syscall(SYS_munmap, mine, kWindowBytes);
+        return base;
+    }
+    return mine;
+}
+
+inline char *SpoolWriter::claim_chunk(std::size_t bytes, std::uint64_t &offset) noexcept {
+    do {  // a chunk that would straddle two windows is left unused: at most one in 64 MiB
+        offset = header_->next_offset.load(std::memory_order_relaxed);
+        if (offset + bytes > header_->limit_bytes) return refuse(Drop::size_limit);
+        offset = header_->next_offset.fetch_add(bytes, std::memory_order_relaxed);
+    } while (offset / kWindowBytes != (offset + bytes - 1) / kWindowBytes);
+    if (reserve(offset + bytes) != 0) return refuse(Drop::no_space);
+    char *base = window(offset / kWindowBytes);
+    return base == nullptr ? refuse(Drop::no_mapping) : base + offset % kWindowBytes;
+}
+
+}  // namespace planloop::wire
+
+#endif

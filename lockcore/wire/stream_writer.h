@@ -1,0 +1,169 @@
+// Puts one thread's records into the chunks of a spool.
+//
+// claim(), publish() and conclude() are wait-free and make no system call while the chunk lasts. A thread's first
+// record and a full chunk run begin_chunk() with all signals blocked, so that a signal handler that records finds
+// either the old chunk or the new one. No errno, no cancellation point; async-signal-safe on the thread it belongs to.
+#ifndef PLANLOOP_LOCKCORE_WIRE_STREAM_WRITER_H
+#define PLANLOOP_LOCKCORE_WIRE_STREAM_WRITER_H
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "lockcore/wire/spool_writer.h"
+
+namespace planloop::wire {
+
+// Who writes: repeated in every chunk header.
+struct WriterIdentity {
+    std::uint32_t process = 0;  // number of the process image in this spool; 0: not attached
+    std::int32_t pid = 0;
+    std::int32_t tid = 0;
+};
+
+// A part of the text behind a record.
+struct TextPiece {
+    const void *data;
+    std::size_t bytes;
+};
+
+// The stream of one thread. Plain data: it lives in initial-exec TLS and is usable before any constructor ran.
+struct StreamWriter {
+    // `count` adjoining slots, zero but for what claim() leaves to the caller; nullptr: dropped and counted.
+    Record *claim(SpoolWriter &spool, const WriterIdentity &who, std::size_t count = 1) noexcept {
+        for (int attempt = 0; attempt < 2; ++attempt) {
+            const std::uint32_t salt = salt_;
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+            Record *slot = advance(count);
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+            // A signal handler may have begun a new chunk in between: then the slot lies outside the present one.
+            if (__builtin_expect(slot >= first_ && slot + count <= end_ && salt == salt_ && first_ != nullptr, 1)) {
+                claimed_salt_ = salt;
+                return slot;
+            }
+            if (!begin_chunk(spool, who, count)) return nullptr;
+        }
+        spool.count_drop(Drop::reentered);
+        return nullptr;
+    }
+
+    // A record with text behind it, everything filled but the record's own fields; its `end` tells the text's length.
+    Record *claim_with_text(SpoolWriter &spool, const WriterIdentity &who, const TextPiece *pieces,
+                            std::size_t count) noexcept;
+
+    // Makes a record visible that claim() gave last.
+    void publish(Record *record, State state) noexcept {
+        record->commit.store(commit_word(claimed_salt_, state), std::memory_order_release);
+    }
+    // Changes the state of a published record.
+    static void conclude(Record *record, State state) noexcept {
+        const std::uint32_t salt = commit_salt(record->commit.load(std::memory_order_relaxed));
+        record->commit.store(commit_word(salt, state), std::memory_order_release);
+    }
+
+    // After fork: the child must not write into its parent's chunk.
+    void forget() noexcept { *this = StreamWriter{}; }
+
+  private:
+    // One instruction, so that a signal handler on this thread cannot be given the same slot; no bus lock, since no
+    // other thread comes here.
+    Record *advance(std::size_t count) noexcept {
+        const std::size_t bytes = count * kSlotBytes;
+#if defined(__x86_64__)
+        std::size_t before = bytes;
+        asm volatile("xaddq %0, %1" : "+r"(before), "+m"(next_) : : "cc");
+        return reinterpret_cast<Record *>(before);
+#else
+        return reinterpret_cast<Record *>(__atomic_fetch_add(&next_, bytes, __ATOMIC_RELAXED));
+#endif
+    }
+    bool begin_chunk(SpoolWriter &spool, const WriterIdentity &who, std::size_t count) noexcept;
+
+    std::uintptr_t next_ = 0;
+    Record *first_ = nullptr;
+    Record *end_ = nullptr;
+    std::uint32_t salt_ = 0;
+    std::uint32_t claimed_salt_ = 0;
+    std::uint32_t stream_ = 0;
+    std::uint32_t sequence_ = 0;
+    std::size_t chunk_bytes_ = kFirstChunkBytes;
+};
+
+inline Record *StreamWriter::claim_with_text(SpoolWriter &spool, const WriterIdentity &who, const TextPiece *pieces,
+                                             std::size_t count) noexcept {
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) bytes += pieces[i].bytes;
+    const std::size_t slots = (bytes + kTextBytes - 1) / kTextBytes;
+    Record *record = claim(spool, who, slots + 1);
+    if (record == nullptr) return nullptr;
+    std::size_t piece = 0;
+    std::size_t at = 0;
+    for (std::size_t index = 0; index < slots; ++index) {
+        auto *slot = reinterpret_cast<TextSlot *>(record + 1 + index);
+        slot->kind = RecordKind::text;
+        slot->index_low = static_cast<std::uint8_t>(index);
+        slot->index_high = static_cast<std::uint8_t>(index >> 8);
+        std::size_t used = 0;
+        while (used < kTextBytes && piece < count) {
+            std::size_t part = pieces[piece].bytes - at;
+            if (part > kTextBytes - used) part = kTextBytes - used;
+            std::memcpy(slot->bytes + used, static_cast<const char *>(pieces[piece].data) + at, part);
+            used += part;
+            at += part;
+            if (at == pieces[piece].bytes) {
+                ++piece;
+                at = 0;
+            }
+        }
+        slot->used = static_cast<std::uint8_t>(used);
+        slot->commit.store(commit_word(claimed_salt_, State::complete), std::memory_order_release);
+    }
+    record->end = bytes;
+    return record;
+}
+
+inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &who, std::size_t count) noexcept {
+    if (!spool.worth_trying()) {
+        spool.count_drop(Drop::no_space);
+        return false;
+    }
+    const SignalsBlocked no_signals;
+    std::size_t bytes = chunk_bytes_;
+    while (bytes < (count + 1) * kSlotBytes) bytes *= 4;
+    if (bytes > kLargestChunkBytes) {
+        if ((count + 1) * kSlotBytes > kLargestChunkBytes) {
+            spool.count_drop(Drop::too_long);
+            return false;
+        }
+        bytes = kLargestChunkBytes;
+    }
+    std::uint64_t offset = 0;
+    char *memory = spool.claim_chunk(bytes, offset);
+    if (memory == nullptr) return false;
+    // One call brings in all pages; touching them one by one takes a fault each.
+    if (bytes > kPageBytes) raw_syscall(SYS_madvise, memory, bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+    if (stream_ == 0) stream_ = spool.header().next_stream.fetch_add(1, std::memory_order_relaxed);
+    auto *header = reinterpret_cast<ChunkHeader *>(memory);
+    header->version = static_cast<std::uint16_t>(kFormatVersion);
+    header->clock = static_cast<std::uint16_t>(spool.clock());
+    header->offset = offset;
+    header->bytes = static_cast<std::uint32_t>(bytes);
+    header->process = who.process;
+    header->stream = stream_;
+    header->sequence = sequence_++;
+    header->pid = who.pid;
+    header->tid = who.tid;
+    header->claimed = calibrate(spool.clock());
+    std::atomic_ref<std::uint32_t>(header->magic).store(kChunkMagic, std::memory_order_release);
+
+    first_ = reinterpret_cast<Record *>(memory) + 1;
+    end_ = reinterpret_cast<Record *>(memory + bytes);
+    next_ = reinterpret_cast<std::uintptr_t>(first_);
+    salt_ = chunk_salt(offset);
+    if (bytes == chunk_bytes_ && chunk_bytes_ < kLargestChunkBytes) chunk_bytes_ *= 4;
+    return true;
+}
+
+}  // namespace planloop::wire
+
+#endif
