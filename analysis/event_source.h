@@ -1,0 +1,39 @@
+// Where events come from: all spools of a session and its planloop.jsonl, merged by time into one stream.
+//
+// What cannot be read is told in notes() and does not keep the rest from being shown. Events of the shim that were also
+// exported to planloop.jsonl are taken from the spool, and from the log only when that spool is gone, so that nothing
+// counts twice.
+//
+// Numbers: the six top bits of Event::process, thread, file and description tell the spool (0 to 61, by age), 62 stands
+// for planloop.jsonl; so numbers of two spools never meet. Event::entry does likewise with its top byte. A `not_traced`
+// event's `file` gives the path of the program that was started. A log line without a lock (the Python planloop's) is
+// about the lock `session`.
+//
+// At equal times a release sorts before an acquisition, a fork and a process start before everything else.
+// Times never go back, even where a damaged file says so.
+//
+// Errors: only a session that is not there. Threads: one user at a time.
+#ifndef PLANLOOP_ANALYSIS_EVENT_SOURCE_H
+#define PLANLOOP_ANALYSIS_EVENT_SOURCE_H
+
+#include <cstdint>
+#include <memory>
+
+#include "analysis/event.h"
+#include "lockcore/result.h"
+#include "lockcore/session.h"
+
+namespace planloop::analysis {
+
+struct SourceOptions {
+    // The session is being recorded into: next() gives false for now and goes on at a later call, after a look for new
+    // events. Events younger than `hold_back_ns` wait, since a stamp is made a moment before it can be seen.
+    bool follow = false;
+    std::int64_t hold_back_ns = 5'000'000;
+};
+
+Result<std::unique_ptr<EventSource>> open_session(const Session &session, const SourceOptions &options = {});
+
+}  // namespace planloop::analysis
+
+#endif

@@ -1,0 +1,157 @@
+// Reads a spool (wire/spool_format.h), finished, torn, or still being written.
+//
+// The file is somebody else's: no length, offset or enumerator in it is believed, nothing is ever written to it, and
+// it is read through small windows, never mapped as a whole (a mapping would count as this process's memory, and a file
+// cut short under it is SIGBUS). Chunks are found by their own headers, so a lost page loses what was on it and no
+// more. Memory: some 64 bytes a chunk, and a window for each stream that is being read.
+//
+// Reading on: at the end of what is there, poll() looks for what was added since; cursors then continue. A record that
+// was pending when it was read is looked at again with reread().
+//
+// Errors: open() says in one line why a file is no spool that can be read; damage found later is counted and told in
+// notes. Threads: one user at a time. Signals: not async-signal-safe.
+#ifndef PLANLOOP_LOCKCORE_SPOOL_READER_H
+#define PLANLOOP_LOCKCORE_SPOOL_READER_H
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "lockcore/clock.h"
+#include "lockcore/result.h"
+#include "lockcore/wire/spool_format.h"
+
+namespace planloop {
+
+// A record as plain data, with what its chunk says about it. Enumerators in it are valid.
+struct SpoolRecord {
+    wire::State state{};
+    wire::RecordKind kind{};
+    wire::Family family{};
+    wire::Mode mode{};
+    std::uint8_t flags = 0;
+    wire::ClockKind clock{};
+    std::uint32_t process = 0;
+    std::uint32_t stream = 0;
+    std::int32_t pid = 0, tid = 0;
+    std::uint64_t slot = 0;  // number of its slot in the file: an identity
+    std::uint64_t begin = 0, end = 0;
+    std::int32_t error = 0, fd = -1;
+    std::uint32_t file = 0, description = 0;
+    std::uint64_t a = 0, b = 0, caller = 0;
+    std::string payload;  // reassembled from the text slots behind it; shorter than `end` says if some are missing
+};
+
+struct SpoolChunk {
+    std::uint64_t offset = 0;
+    std::uint32_t bytes = 0;
+    std::uint32_t process = 0;
+    std::uint32_t sequence = 0;
+    std::int32_t pid = 0, tid = 0;
+    wire::ClockKind clock{};
+};
+
+struct SpoolStream {
+    std::uint32_t id = 0;
+    std::uint64_t first_ticks = 0;   // on its first chunk's clock; no record of it began earlier
+    std::vector<SpoolChunk> chunks;  // in the order in which they were filled
+};
+
+struct SpoolDamage {
+    std::uint64_t torn = 0;           // slots that were claimed but never committed
+    std::uint64_t damaged = 0;        // slots with a committed record that makes no sense
+    std::uint64_t cut_text = 0;       // records some of whose text is missing
+    std::uint64_t lost_pages = 0;     // claimed, but in no chunk that names itself
+    std::uint64_t missing_bytes = 0;  // the file ends that much before its last chunk does
+    bool lost_header = false;         // page 0 is gone; what chunks repeat of it was used
+};
+
+class SpoolReader {
+  public:
+    static Result<std::unique_ptr<SpoolReader>> open(const std::string &path);
+    ~SpoolReader();
+    SpoolReader(const SpoolReader &) = delete;
+    SpoolReader &operator=(const SpoolReader &) = delete;
+
+    const std::string &path() const noexcept { return path_; }
+    const BootId &boot() const noexcept { return boot_; }
+    const SpoolClock &clock() const noexcept { return clock_; }
+    std::int64_t created_utc_ns() const noexcept { return static_cast<std::int64_t>(created_.utc_ns); }
+    const std::vector<SpoolStream> &streams() const noexcept { return streams_; }
+    const SpoolDamage &damage() const noexcept { return damage_; }
+    // Events that writers counted but could not record, read afresh.
+    std::uint64_t dropped() const;
+    // One line for each kind of thing that was passed over.
+    std::vector<std::string> messages() const;
+
+    // Looks for chunks added since. Streams keep their places in streams(), new ones come behind.
+    void poll();
+    // While following a live spool, an uncommitted slot is waited for until the poll after the one that first met it.
+    void set_following(bool following) noexcept { following_ = following; }
+    bool following() const noexcept { return following_; }
+    std::uint64_t polls() const noexcept { return polls_; }
+
+    // Updates state, end, error, a and b of a record that was pending; true once it is final.
+    bool reread(SpoolRecord &record) const;
+
+  private:
+    friend class StreamCursor;
+    SpoolReader(int fd, std::string path) : path_(std::move(path)), fd_(fd) {}
+    Result<void> read_header(std::uint64_t size);
+    bool adopt_first_chunk();
+    void scan(std::uint64_t from, std::uint64_t to, std::uint64_t size);
+    bool read_chunk(std::uint64_t offset, std::uint64_t size, std::uint32_t &bytes);
+    void calibrate_here();
+    std::uint64_t next_data(std::uint64_t offset) const;
+    std::size_t read_at(std::uint64_t offset, void *to, std::size_t bytes) const;
+    std::uint64_t file_size() const;
+
+    struct Gap {
+        std::uint64_t begin, end;
+    };
+    std::string path_;
+    int fd_ = -1;
+    BootId boot_{};
+    wire::Calibration created_{};
+    SpoolClock clock_;
+    std::vector<SpoolStream> streams_;
+    std::unordered_map<std::uint32_t, std::size_t> stream_index_;
+    std::vector<Gap> gaps_;         // claimed pages that no chunk header covered yet
+    std::uint64_t scanned_to_ = 0;  // chunks below are known
+    bool sorted_ = false;
+    bool following_ = false;
+    std::uint64_t polls_ = 0;
+    SpoolDamage damage_;
+};
+
+// A place in one stream. The window is taken at the first next() and given back at the end of the stream.
+class StreamCursor {
+  public:
+    explicit StreamCursor(std::size_t stream_index) noexcept : stream_(stream_index) {}
+
+    // The next committed record of the stream, texts included; false: no more for now.
+    bool next(SpoolReader &reader, SpoolRecord &record);
+
+  private:
+    const unsigned char *slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
+    bool find_committed(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t &slot, bool last_chunk);
+    void read_payload(SpoolReader &reader, std::uint64_t bytes, std::string &payload);
+
+    std::size_t stream_;
+    std::uint32_t chunk_ = 0;
+    std::uint32_t slot_ = 1;  // in the chunk; slot 0 is its header
+    std::uint64_t window_begin_ = 0;
+    std::uint32_t window_used_ = 0;
+    std::uint32_t window_bytes_ = 0;
+    std::unique_ptr<unsigned char[]> window_;
+    std::uint64_t stalled_slot_ = 0;  // an uncommitted slot that a committed one follows, first met at stalled_poll_
+    std::uint64_t stalled_poll_ = 0;
+};
+
+}  // namespace planloop
+
+#endif
