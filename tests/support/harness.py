@@ -45,7 +45,7 @@ def wait_until(what, condition):
 
 
 def wait_for_end(pid):
-    """Returns when the process is gone, whoever's child it is."""
+    """Returns when the process is gone, whosever child it is."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -255,6 +255,11 @@ class Actor:
         self.begin(command)
         wait_until_blocked(self.pid, path)
 
+    def interrupt(self):
+        """A signal whose handler does not restart calls; returns how the blocked call failed."""
+        os.kill(self.pid, signal.SIGUSR1)
+        return errno.errorcode[self.end().error]
+
     def fork(self):
         return self.stage.arrival(self.call("fork"))
 
@@ -330,6 +335,15 @@ class Stage:
     def cast(self, count):
         """So many processes, each started by the root."""
         return [self.root.spawn() for _ in range(count)]
+
+    def first_answer(self, actors):
+        """The actor whose call comes back first; its answer is consumed."""
+        ready = select.select([actor.connection for actor in actors], [], [], PATIENCE_S)[0]
+        if not ready:
+            raise AssertionError("none of the blocked calls comes back")
+        (actor, *_) = [actor for actor in actors if actor.connection in ready]
+        actor.end()
+        return actor
 
     def close(self):
         """Ends every actor and the run, and returns what the run said on stderr."""

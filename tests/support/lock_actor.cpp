@@ -253,15 +253,6 @@ Answer do_wait(const Words &words) {
     });
 }
 
-// alarm MILLISECONDS: a handler without SA_RESTART, so that a blocked call comes back with EINTR
-Answer do_alarm(const Words &words) {
-    struct sigaction action = {};
-    action.sa_handler = [](int) {};
-    sigaction(SIGALRM, &action, nullptr);
-    const auto microseconds = static_cast<useconds_t>(number(words, 1) * 1000);
-    return measured([&] { return ualarm(microseconds, 0); });
-}
-
 struct Command {
     const char *name;
     Answer (*run)(const Words &);
@@ -292,7 +283,6 @@ constexpr Command kCommands[] = {
     {"quick_exit", do_exit},
     {"abort", do_exit},
     {"wait", do_wait},
-    {"alarm", do_alarm},
 };
 
 Answer obey(const std::string &line) {
@@ -333,6 +323,10 @@ int main(int argc, char **argv) {
         return 3;
     }
     socket_path = argv[1];
+    // A handler without SA_RESTART, so that a blocked call comes back with EINTR.
+    struct sigaction action = {};
+    action.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &action, nullptr);
     serve(connect_to_test());
     return 0;
 }

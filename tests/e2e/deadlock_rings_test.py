@@ -1,0 +1,243 @@
+"""Circular waits among flock callers are named, with exactly their participants; what only looks alike is not."""
+
+import unittest
+
+from harness import PATIENCE_S, TracedTest
+
+
+class Rings(TracedTest):
+    def ring(self, size):
+        """So many processes, each holding one lock and blocked on the next one's."""
+        stage = self.stage()
+        actors = stage.cast(size)
+        self.files = [self.file(f"lock{place}") for place in range(size)]
+        for place, actor in enumerate(actors):
+            actor.call(f"open {self.files[place]}")
+            actor.call(f"open {self.files[(place + 1) % size]}")
+            actor.call("flock 3 ex")
+        for place, actor in enumerate(actors):
+            actor.block("flock 4 ex", self.files[(place + 1) % size])
+        return stage, actors
+
+    def the_deadlock(self, actors):
+        report = self.report()
+        (deadlock,) = report.findings("deadlock")
+        self.assertEqual(sorted(who["pid"] for who in deadlock["participants"]), sorted(actor.pid for actor in actors))
+        self.assertEqual(deadlock["severity"], "error")
+        self.assertEqual(deadlock["certainty"], "confirmed")
+        by_pid = {who["pid"]: who for who in deadlock["participants"]}
+        for place, actor in enumerate(actors):
+            following = actors[(place + 1) % len(actors)]
+            who = by_pid[actor.pid]
+            self.assertEqual(who["tid"], actor.tid)
+            self.assertEqual(who["waits_on"], [following.pid])
+            self.assertEqual(who["holds"], [report.lock_of(self.files[place])["id"]])
+            self.assertEqual(who["waits_for"], report.lock_of(self.files[(place + 1) % len(actors)])["id"])
+        return deadlock
+
+    def check_ring(self, size):
+        stage, actors = self.ring(size)
+        self.assertIsNone(self.the_deadlock(actors)["resolved_by"], "it is in force")
+        actors[0].kill()
+        for place in range(size - 1, 0, -1):
+            actors[place].end()
+            actors[place].finish()
+        stage.close()
+        after = self.the_deadlock(actors)
+        self.assertIn(str(actors[0].pid), after["resolved_by"])
+        (killed,) = self.report().findings("killed_while_holding")
+        self.assertIn(actors[0].pid, [who["pid"] for who in killed["participants"]])
+
+    def test_ring_of_2(self):
+        self.check_ring(2)
+
+    def test_ring_of_3(self):
+        self.check_ring(3)
+
+    def test_ring_of_13_which_is_past_what_the_kernel_looks_at(self):
+        self.check_ring(13)
+
+    def test_ring_of_64(self):
+        self.check_ring(64)
+
+    def test_ring_resolved_by_an_alarm_says_so(self):
+        stage, actors = self.ring(3)
+        self.the_deadlock(actors)
+        self.assertEqual(actors[1].interrupt(), "EINTR")
+        actors[1].call("flock 3 un")
+        actors[0].end()
+        actors[0].call("flock 3 un")
+        actors[2].end()
+        stage.close()
+        self.assertTrue(self.the_deadlock(actors)["resolved_by"])
+
+    def test_the_text_says_deadlock_and_names_the_processes(self):
+        stage, actors = self.ring(2)
+        shown = self.planloop("dev", "locks", "--session", self.session)
+        self.assertEqual(shown.returncode, 0)
+        self.assertIn("deadlock", shown.stdout)
+        for actor in actors:
+            self.assertIn(str(actor.pid), shown.stdout)
+        actors[0].kill()
+        stage.close()
+
+    def test_two_rings_in_one_session_are_two_findings(self):
+        stages = []
+        for _ in range(2):
+            stage, actors = self.ring(2)
+            actors[0].kill()
+            stages.append(sorted(actor.pid for actor in actors))
+            stage.close()
+        found = [sorted(who["pid"] for who in each["participants"]) for each in self.report().findings("deadlock")]
+        self.assertEqual(found, stages)
+
+    def test_a_bystander_who_waits_for_the_ring_is_no_participant(self):
+        stage, actors = self.ring(2)
+        bystander = stage.root.spawn()
+        bystander.call(f"open {self.files[0]}")
+        bystander.block("flock 3 ex", self.files[0])
+        self.the_deadlock(actors)
+        actors[0].kill()
+        stage.close()
+        self.the_deadlock(actors)
+
+    def test_one_process_that_waits_for_itself(self):
+        lock = self.file()
+        stage = self.stage()
+        actor = stage.root.spawn()
+        actor.call(f"open {lock}")
+        actor.call(f"open {lock}")
+        actor.call("flock 3 ex")
+        actor.block("flock 4 ex", lock)
+        report = self.report()
+        (found,) = report.findings("self_deadlock")
+        self.assertEqual([(who["pid"], who["tid"]) for who in found["participants"]], [(actor.pid, actor.tid)])
+        self.assertEqual(report.findings("deadlock"), [])
+        actor.kill()
+        stage.close()
+
+    def test_ring_of_threads(self):
+        files = [self.file(name) for name in "ab"]
+        stage = self.stage()
+        process = stage.root.spawn()
+        threads = [process, process.thread()]
+        for place, thread in enumerate(threads):
+            thread.own = thread.call(f"open {files[place]}")
+            thread.next = thread.call(f"open {files[1 - place]}")
+            thread.call(f"flock {thread.own} ex")
+        for place, thread in enumerate(threads):
+            thread.block(f"flock {thread.next} ex", files[1 - place])
+        (found,) = self.report().findings("deadlock")
+        self.assertEqual(sorted(who["tid"] for who in found["participants"]), sorted(thread.tid for thread in threads))
+        process.kill()
+        stage.close()
+
+
+class NoRing(TracedTest):
+    """The negative twins."""
+
+    def assert_silent(self):
+        report = self.report()
+        self.assertEqual(report.findings("deadlock") + report.findings("self_deadlock"), [])
+        return report
+
+    def test_30_processes_that_merely_contend(self):
+        stage = self.stage()
+        actors = stage.cast(30)
+        lock = self.file()
+        for actor in actors:
+            actor.call(f"open {lock}")
+        for actor in actors:
+            actor.begin("flock 3 ex")
+        left = list(actors)
+        while left:
+            winner = stage.first_answer(left)
+            left.remove(winner)
+            winner.call("flock 3 un")
+        stage.close()
+        self.assertEqual(self.assert_silent().lock_of(lock)["acquisitions"], 30)
+
+    def test_30_processes_that_contend_for_three_locks_in_one_order(self):
+        program = self.folder / "worker"
+        locks = [self.file(name) for name in "abc"]
+        program.write_text(
+            "import fcntl, sys\n"
+            "files = [open(name) for name in sys.argv[1:]]\n"
+            "for _ in range(20):\n"
+            "    for file in files: fcntl.flock(file, fcntl.LOCK_EX)\n"
+            "    for file in files: fcntl.flock(file, fcntl.LOCK_UN)\n"
+        )
+        words = " ".join(str(word) for word in (program, *locks))
+        run = self.traced("sh", "-c", f"for i in $(seq 30); do /usr/bin/python3 {words} & done; wait", timeout=2 * PATIENCE_S)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        report = self.assert_silent()
+        self.assertEqual([report.lock_of(lock)["acquisitions"] for lock in locks], [600] * 3)
+
+    def test_a_chain_without_an_end_that_closes_it(self):
+        stage = self.stage()
+        actors = stage.cast(4)
+        files = [self.file(f"lock{place}") for place in range(5)]
+        for place, actor in enumerate(actors):
+            actor.call(f"open {files[place]}")
+            actor.call(f"open {files[place + 1]}")
+            actor.call("flock 3 ex")
+        for place, actor in enumerate(actors[:-1]):
+            actor.block("flock 4 ex", files[place + 1])
+        self.assert_silent()
+        actors[-1].call("flock 4 ex")
+        for actor in reversed(actors):
+            if actor is not actors[-1]:
+                actor.end()
+            actor.finish()
+        stage.close()
+        self.assert_silent()
+
+    def test_opposite_orders_that_never_meet(self):
+        stage = self.stage()
+        files = [self.file(name) for name in "ab"]
+        for actor, (first, second) in zip(stage.cast(2), (files, reversed(files))):
+            actor.call(f"open {first}")
+            actor.call(f"open {second}")
+            for call in ("flock 3 ex", "flock 4 ex", "flock 4 un", "flock 3 un"):
+                actor.call(call)
+        stage.close()
+        self.assert_silent()
+
+    def test_a_ring_of_tries_that_do_not_block(self):
+        stage = self.stage()
+        files = [self.file(name) for name in "ab"]
+        actors = stage.cast(2)
+        for place, actor in enumerate(actors):
+            actor.call(f"open {files[place]}")
+            actor.call(f"open {files[1 - place]}")
+            actor.call("flock 3 ex")
+        for actor in actors:
+            self.assertEqual(actor.fails("flock 4 ex nb"), "EAGAIN")
+        stage.close()
+        self.assert_silent()
+
+    def test_a_ring_of_shared_locks(self):
+        stage = self.stage()
+        files = [self.file(name) for name in "ab"]
+        actors = stage.cast(2)
+        for place, actor in enumerate(actors):
+            actor.call(f"open {files[place]}")
+            actor.call(f"open {files[1 - place]}")
+            actor.call("flock 3 sh")
+        for actor in actors:
+            actor.call("flock 4 sh")
+        stage.close()
+        self.assert_silent()
+
+    def test_an_upgrade_is_no_wait_for_oneself(self):
+        stage = self.stage()
+        lock = self.file()
+        stage.root.call(f"open {lock}")
+        for mode in ("sh", "ex", "sh", "ex"):
+            stage.root.call(f"flock 3 {mode}")
+        stage.close()
+        self.assert_silent()
+
+
+if __name__ == "__main__":
+    unittest.main()
