@@ -83,6 +83,21 @@ def wait_until_blocked(pid, path):
     wait_until(f"{pid} waits for {path}", lambda: any(lock.waits and lock.pid in (pid, -1) for lock in kernel_locks(path)))
 
 
+def kernel_holders(pids, path):
+    """Which of the processes have a descriptor that carries a lock of this file, by /proc/PID/fdinfo."""
+    inode = os.stat(path).st_ino
+    holders = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
+            try:
+                text = entry.read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if re.search(rf"^lock:.* \w+:\w+:{inode} ", text, re.MULTILINE):
+                holders.add(pid)
+    return holders
+
+
 class Report:
     """What `planloop dev locks --json` printed, once its form is found to be right."""
 
@@ -109,6 +124,11 @@ class Report:
         rows = [row for row in self.locks if row["path"] == str(path)]
         assert len(rows) == 1, f"{path} should have one row among {[row['path'] for row in self.locks]}"
         return rows[0]
+
+    def holders(self, path):
+        """Who holds a lock of the file now, as pids."""
+        lock = self.lock_of(path)["id"]
+        return {holder["pid"] for held in self.held if held["lock"] == lock for holder in held["holders"]}
 
     def releases(self, pid):
         return [(entry["reason"], entry["hold_ns"]) for entry in self.events("lock_released", pid=pid)]

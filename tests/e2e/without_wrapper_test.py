@@ -1,0 +1,103 @@
+"""The preloaded library alone records too: LD_PRELOAD and a session's name are enough."""
+
+import os
+import stat
+import subprocess
+import unittest
+
+from harness import PYTHON, SHIM, TracedTest
+
+
+class WithoutWrapper(TracedTest):
+    def preload(self, **more):
+        return {**self.environment, "LD_PRELOAD": SHIM, "PLANLOOP_SESSION": self.session, **more}
+
+    def test_the_path_of_the_library_is_one_line(self):
+        shown = self.planloop("dev", "preload-path")
+        self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+        (line,) = shown.stdout.splitlines()
+        self.assertTrue(os.path.samefile(line, SHIM))
+
+    def test_session_is_created_for_its_owner_only(self):
+        lock = self.file()
+        run = self.run_program(
+            ["sh", "-c", f"umask 0; exec flock {lock} echo locked"], env=self.preload()
+        )
+        self.assertEqual((run.stdout, run.stderr, run.returncode), ("locked\n", "", 0))
+        session = self.home / "sessions" / self.session
+        for folder in (session, session / "logs", session / "logs" / "spool"):
+            self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700, folder)
+        for spool in self.spools:
+            self.assertEqual(stat.S_IMODE(spool.stat().st_mode), 0o600, spool)
+        self.assertEqual(self.report().lock_of(lock)["acquisitions"], 1)
+
+    def test_default_home_is_in_the_users_home(self):
+        environment = self.preload(HOME=str(self.folder))
+        del environment["PLANLOOP_HOME"]
+        lock = self.file()
+        self.run_program(["flock", lock, "true"], env=environment)
+        self.assertTrue((self.folder / ".planloop" / "sessions" / self.session).is_dir())
+        environment = {**self.environment, "HOME": str(self.folder)}
+        del environment["PLANLOOP_HOME"]
+        shown = self.planloop("dev", "locks", "--session", self.session, env=environment)
+        self.assertIn(str(lock), shown.stdout)
+
+    def test_processes_that_take_no_lock_leave_nothing(self):
+        self.run_program(["sh", "-c", "true | cat; ls / >/dev/null"], env=self.preload())
+        self.assertEqual(self.spools, [])
+
+    def test_without_a_session_or_with_a_bad_one_nothing_is_recorded_and_the_program_runs(self):
+        lock = self.file()
+        for session in ("", "..", "a/b", "x" * 5000):
+            with self.subTest(session=session[:10]):
+                run = self.run_program(["flock", lock, "echo", "ran"], env=self.preload(PLANLOOP_SESSION=session))
+                self.assertEqual((run.stdout, run.stderr, run.returncode), ("ran\n", "", 0))
+        self.assertEqual(list(self.folder.rglob("*.spool")), [])
+
+    def test_recording_can_be_switched_off(self):
+        lock = self.file()
+        self.run_program(["flock", lock, "true"], env=self.preload(PLANLOOP_NO_RECORDING="1"))
+        self.assertEqual(self.spools, [])
+
+    def test_a_home_that_cannot_be_made_leaves_the_program_alone(self):
+        lock = self.file()
+        run = self.run_program(["flock", lock, "echo", "ran"], env=self.preload(PLANLOOP_HOME=str(lock)))
+        self.assertEqual((run.stdout, run.stderr, run.returncode), ("ran\n", "", 0))
+
+    def test_two_processes_meet_in_one_recording(self):
+        lock = self.file()
+        holder = subprocess.Popen(
+            [PYTHON, "-c", f"import fcntl; f = open('{lock}'); fcntl.flock(f, 2); print(flush=True); input()"],
+            env=self.preload(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        holder.stdout.readline()
+        refused = self.run_program(["flock", "-w", "0.01", lock, "true"], env=self.preload())
+        self.assertEqual(refused.returncode, 1)
+        holder.communicate(b"\n", timeout=60)
+        report = self.report()
+        (failed,) = report.events("lock_failed")
+        self.assertEqual([blocker["pid"] for blocker in failed["blocked_by"]], [holder.pid])
+
+    def test_a_death_that_nobody_watched_is_marked_approximate(self):
+        lock = self.file()
+        victim = subprocess.Popen(
+            [PYTHON, "-c", f"import fcntl; f = open('{lock}'); fcntl.flock(f, 2); print(flush=True); input()"],
+            env=self.preload(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        victim.stdout.readline()
+        victim.kill()
+        victim.communicate(timeout=60)
+        self.run_program(["flock", lock, "true"], env=self.preload())
+        report = self.report()
+        (released,) = report.events("lock_released", pid=victim.pid)
+        self.assertEqual(released["certainty"], "approximate")
+        (next_one,) = [entry for entry in report.events("lock_acquired") if entry["pid"] != victim.pid]
+        self.assertLessEqual(released["t_ns"], next_one["t_ns"])
+
+
+if __name__ == "__main__":
+    unittest.main()
