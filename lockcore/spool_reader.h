@@ -38,6 +38,7 @@ struct SpoolRecord {
     std::uint32_t process = 0;
     std::uint32_t stream = 0;
     std::int32_t pid = 0, tid = 0;
+    std::uint32_t commit = 0;
     std::uint64_t slot = 0;  // number of its slot in the file: an identity
     std::uint64_t begin = 0, end = 0;
     std::int32_t error = 0, fd = -1;
@@ -57,7 +58,9 @@ struct SpoolChunk {
 
 struct SpoolStream {
     std::uint32_t id = 0;
-    std::uint64_t first_ticks = 0;   // on its first chunk's clock; no record of it began earlier
+    wire::ClockKind first_clock{};  // of its first chunk
+    std::uint32_t first_sequence = 0;
+    std::uint64_t first_ticks = 0;   // on that clock; no record of it began earlier
     std::vector<SpoolChunk> chunks;  // in the order in which they were filled
 };
 
@@ -103,8 +106,8 @@ class SpoolReader {
     SpoolReader(int fd, std::string path) : path_(std::move(path)), fd_(fd) {}
     Result<void> read_header(std::uint64_t size);
     bool adopt_first_chunk();
-    void scan(std::uint64_t from, std::uint64_t to, std::uint64_t size);
-    bool read_chunk(std::uint64_t offset, std::uint64_t size, std::uint32_t &bytes);
+    void scan(std::uint64_t from, std::uint64_t to, std::uint64_t limit);
+    bool read_chunk(std::uint64_t offset, std::uint32_t &bytes);
     void calibrate_here();
     std::uint64_t next_data(std::uint64_t offset) const;
     std::size_t read_at(std::uint64_t offset, void *to, std::size_t bytes) const;
@@ -122,6 +125,7 @@ class SpoolReader {
     std::unordered_map<std::uint32_t, std::size_t> stream_index_;
     std::vector<Gap> gaps_;         // claimed pages that no chunk header covered yet
     std::uint64_t scanned_to_ = 0;  // chunks below are known
+    std::uint64_t chunks_end_ = 0;  // where the last of them ends
     bool sorted_ = false;
     bool following_ = false;
     std::uint64_t polls_ = 0;
@@ -137,9 +141,11 @@ class StreamCursor {
     bool next(SpoolReader &reader, SpoolRecord &record);
 
   private:
+    enum class Found : std::uint8_t { committed, nothing, not_yet };
     const unsigned char *slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
-    bool find_committed(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t &slot, bool last_chunk);
-    void read_payload(SpoolReader &reader, std::uint64_t bytes, std::string &payload);
+    void reread_fields(SpoolReader &reader, std::size_t bytes);
+    Found find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk);
+    void read_payload(SpoolReader &reader, const SpoolChunk &chunk, std::uint64_t bytes, std::string &payload);
 
     std::size_t stream_;
     std::uint32_t chunk_ = 0;

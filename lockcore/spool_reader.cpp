@@ -1,0 +1,289 @@
+#include "lockcore/spool_reader.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+#include "lockcore/session.h"
+#include "lockcore/spool_slot.h"
+
+namespace planloop {
+namespace {
+
+constexpr std::uint32_t kSwappedEndianMark = 0x04030201;
+
+// The fields of wire::SpoolHeader that are fixed at birth, as plain data.
+struct HeaderStart {
+    char magic[8];
+    std::uint32_t version;
+    std::uint32_t endian;
+    std::uint8_t boot_id[16];
+    std::uint32_t owner_uid;
+    std::uint32_t clock;
+    wire::Calibration created;
+    std::uint64_t limit_bytes;
+};
+static_assert(offsetof(HeaderStart, boot_id) == offsetof(wire::SpoolHeader, boot_id) &&
+              offsetof(HeaderStart, created) == offsetof(wire::SpoolHeader, created) &&
+              offsetof(HeaderStart, limit_bytes) == offsetof(wire::SpoolHeader, limit_bytes));
+
+constexpr std::uint64_t page_up(std::uint64_t offset) {
+    return (offset + wire::kPageBytes - 1) / wire::kPageBytes * wire::kPageBytes;
+}
+
+bool all_zero(const unsigned char *bytes, std::size_t count) {
+    return std::all_of(bytes, bytes + count, [](unsigned char byte) { return byte == 0; });
+}
+
+}  // namespace
+
+SpoolReader::~SpoolReader() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+Result<std::unique_ptr<SpoolReader>> SpoolReader::open(const std::string &path) {
+    // O_NONBLOCK: a FIFO under this name must not stop us.
+    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        const char *why = std::strerror(errno);  // NOLINT(concurrency-mt-unsafe)
+        return Error{fmt::format("{}: cannot be read: {}", printable(path), why)};
+    }
+    std::unique_ptr<SpoolReader> reader(new SpoolReader(fd, path));
+    struct stat status {};
+    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        return Error{fmt::format("{}: is not a file", printable(path))};
+    }
+    if (auto header = reader->read_header(static_cast<std::uint64_t>(status.st_size)); !header) return header.error();
+    reader->poll();
+    return reader;
+}
+
+Result<void> SpoolReader::read_header(std::uint64_t size) {
+    const std::string name = printable(path_);
+    if (size == 0) return Error{fmt::format("{}: is empty", name)};
+    alignas(HeaderStart) unsigned char bytes[sizeof(HeaderStart)] = {};
+    const std::size_t got = read_at(0, bytes, sizeof(bytes));
+    HeaderStart header{};
+    std::memcpy(&header, bytes, sizeof(header));
+    const std::size_t magic_bytes = std::min(got, sizeof(wire::kSpoolMagic));
+    if (got == 0 || std::memcmp(header.magic, wire::kSpoolMagic, magic_bytes) != 0) {
+        if (adopt_first_chunk()) return {};
+        return Error{fmt::format("{}: is not a spool", name)};
+    }
+    if (size < wire::kPageBytes) {
+        return Error{fmt::format("{}: is truncated: {} bytes end inside its header", name, size)};
+    }
+    if (header.endian == kSwappedEndianMark) {
+        return Error{fmt::format("{}: was written on a machine of the other byte order", name)};
+    }
+    if (header.endian != wire::kEndianMark || header.version == 0) {
+        if (adopt_first_chunk()) return {};
+        return Error{fmt::format("{}: its header is damaged", name)};
+    }
+    if (header.version > wire::kFormatVersion) {
+        return Error{fmt::format("{}: was made by a newer version (format {}, this program reads up to {})", name,
+                                 header.version, wire::kFormatVersion)};
+    }
+    for (std::size_t i = 0; i < boot_.size(); ++i) boot_[i] = header.boot_id[i];
+    created_ = header.created;
+    const bool counter = header.clock == static_cast<std::uint32_t>(wire::ClockKind::tsc);
+    clock_ = SpoolClock(counter ? wire::ClockKind::tsc : wire::ClockKind::monotonic, created_);
+    calibrate_here();
+    return {};
+}
+
+// Page 0 is gone, but a chunk stands where the first one must: its header tells clock and time.
+bool SpoolReader::adopt_first_chunk() {
+    wire::ChunkHeader header{};
+    if (read_at(wire::kPageBytes, &header, sizeof(header)) != sizeof(header)) return false;
+    if (header.magic != wire::kChunkMagic || header.offset != wire::kPageBytes ||
+        header.version != wire::kFormatVersion) {
+        return false;
+    }
+    created_ = header.claimed;
+    const bool counter = header.clock == static_cast<std::uint16_t>(wire::ClockKind::tsc);
+    clock_ = SpoolClock(counter ? wire::ClockKind::tsc : wire::ClockKind::monotonic, created_);
+    damage_.lost_header = true;
+    return true;
+}
+
+// This machine's own clocks are worth more than any pair in the file, but only in the boot that the spool is of.
+void SpoolReader::calibrate_here() {
+    if (boot_ == BootId{} || boot_ != boot_id()) return;
+    if (const auto now = calibrate_now(wire::ClockKind::tsc)) clock_.add(wire::ClockKind::tsc, *now, true);
+}
+
+std::size_t SpoolReader::read_at(std::uint64_t offset, void *to, std::size_t bytes) const {
+    std::size_t done = 0;
+    while (done < bytes) {
+        if (offset + done > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) break;
+        const ssize_t got = pread(fd_, static_cast<char *>(to) + done, bytes - done, static_cast<off_t>(offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) break;
+        done += static_cast<std::size_t>(got);
+    }
+    return done;
+}
+
+std::uint64_t SpoolReader::file_size() const {
+    struct stat status {};
+    return fstat(fd_, &status) == 0 && status.st_size > 0 ? static_cast<std::uint64_t>(status.st_size) : 0;
+}
+
+std::uint64_t SpoolReader::dropped() const {
+    if (damage_.lost_header) return 0;
+    std::uint64_t counts[static_cast<std::size_t>(wire::Drop::count)] = {};
+    read_at(offsetof(wire::SpoolHeader, dropped), counts, sizeof(counts));
+    std::uint64_t sum = 0;
+    for (const std::uint64_t count : counts) sum = count > ~sum ? ~std::uint64_t{0} : sum + count;
+    return sum;
+}
+
+// Where the next page with bytes on disk starts: a file may claim to be exabytes long and be one hole.
+std::uint64_t SpoolReader::next_data(std::uint64_t offset) const {
+    const off_t data = lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0) return errno == ENXIO ? std::numeric_limits<std::uint64_t>::max() : offset;
+    const std::uint64_t page = static_cast<std::uint64_t>(data) / wire::kPageBytes * wire::kPageBytes;
+    return std::max(offset, page);
+}
+
+void SpoolReader::poll() {
+    ++polls_;
+    if (polls_ > 1) calibrate_here();
+    const std::uint64_t size = file_size();
+    std::vector<Gap> gaps;
+    gaps.swap(gaps_);
+    damage_.lost_pages = 0;
+    for (const Gap &gap : gaps) scan(gap.begin, gap.end, gap.end);
+
+    std::uint64_t counters[2] = {0, 0};  // next_offset, reserved_bytes
+    static_assert(offsetof(wire::SpoolHeader, reserved_bytes) == offsetof(wire::SpoolHeader, next_offset) + 8);
+    if (damage_.lost_header) {
+        counters[0] = counters[1] = size;
+    } else {
+        read_at(offsetof(wire::SpoolHeader, next_offset), counters, sizeof(counters));
+    }
+    scan(std::max<std::uint64_t>(scanned_to_, wire::kPageBytes), std::min(counters[0], size), size);
+    const std::uint64_t promised = std::max(std::min(counters[0], counters[1]), chunks_end_);
+    damage_.missing_bytes = promised > size ? promised - size : 0;
+    if (sorted_) return;
+    for (SpoolStream &stream : streams_) {
+        std::stable_sort(stream.chunks.begin(), stream.chunks.end(),
+                         [](const SpoolChunk &a, const SpoolChunk &b) { return a.sequence < b.sequence; });
+    }
+    sorted_ = true;
+}
+
+// Takes in the chunks from page `from` on. Where a header is missing it goes on page by page up to `to`; chunks that
+// adjoin each other beyond `to`, up to `limit`, are still taken: a next_offset that tells too little loses nothing.
+void SpoolReader::scan(std::uint64_t from, std::uint64_t to, std::uint64_t limit) {
+    std::uint64_t offset = from;
+    std::uint64_t gap = from;
+    const auto end_gap = [&](std::uint64_t end) {
+        constexpr std::size_t kMostGaps = 1024;
+        if (end > gap && gaps_.size() < kMostGaps) gaps_.push_back({gap, end});
+    };
+    while (offset < limit) {
+        std::uint32_t bytes = 0;
+        if (read_chunk(offset, bytes)) {
+            end_gap(offset);
+            offset += bytes;
+            gap = offset;
+            continue;
+        }
+        if (offset >= to) break;
+        const std::uint64_t next = next_data(offset + wire::kPageBytes);
+        offset = std::min(next, page_up(to));
+    }
+    end_gap(std::min(offset, page_up(to)));
+    scanned_to_ = std::max(scanned_to_, std::min(offset, page_up(limit)));
+}
+
+bool SpoolReader::read_chunk(std::uint64_t offset, std::uint32_t &bytes) {
+    struct {
+        wire::ChunkHeader header;
+        RawSlot first;
+    } start{};
+    const std::size_t got = read_at(offset, &start, sizeof(start));
+    if (got < sizeof(start.header)) return false;
+    const wire::ChunkHeader &header = start.header;
+    if (header.magic != wire::kChunkMagic || header.version != wire::kFormatVersion || header.offset != offset ||
+        header.bytes < wire::kPageBytes || header.bytes > wire::kLargestChunkBytes ||
+        header.bytes % wire::kPageBytes != 0 || header.clock > static_cast<std::uint16_t>(wire::ClockKind::tsc)) {
+        if (!all_zero(reinterpret_cast<const unsigned char *>(&start.header), sizeof(start.header))) {
+            ++damage_.lost_pages;
+        }
+        return false;
+    }
+    bytes = header.bytes;
+    chunks_end_ = std::max(chunks_end_, offset + bytes);
+    const auto clock = static_cast<wire::ClockKind>(header.clock);
+    clock_.add(clock, header.claimed);
+
+    const auto [found, added] = stream_index_.try_emplace(header.stream, streams_.size());
+    if (added) {
+        streams_.emplace_back();
+        streams_.back().id = header.stream;
+    }
+    SpoolStream &stream = streams_[found->second];
+    if (added || (!sorted_ && header.sequence < stream.first_sequence)) {
+        // The first record is stamped before its chunk is claimed.
+        const bool committed = got == sizeof(start) && commit_of(start.first, offset) != wire::State::empty;
+        stream.first_sequence = header.sequence;
+        stream.first_ticks = committed ? std::min(start.first.begin, header.claimed.ticks) : header.claimed.ticks;
+        stream.first_clock = clock;
+    }
+    stream.chunks.push_back({offset, bytes, header.process, header.sequence, header.pid, header.tid, clock});
+    return true;
+}
+
+bool SpoolReader::reread(SpoolRecord &record) const {
+    RawSlot raw{};
+    const std::uint64_t offset = record.slot * wire::kSlotBytes;
+    if (read_at(offset, &raw, sizeof(raw)) != sizeof(raw)) return false;
+    const std::uint32_t commit = raw.commit;
+    const wire::State state = wire::commit_state(commit);
+    if (wire::commit_salt(commit) != wire::commit_salt(record.commit) || state == wire::State::pending ||
+        state == wire::State::empty || state > wire::State::abandoned) {
+        return false;
+    }
+    // The copy may have been made while the record was being completed: what was written before the commit word is
+    // certain only in a copy made after that word was seen.
+    if (read_at(offset, &raw, sizeof(raw)) != sizeof(raw)) return false;
+    record.state = state;
+    record.commit = commit;
+    record.end = raw.end;
+    record.error = raw.error;
+    record.file = raw.file;
+    record.description = raw.description;
+    record.a = raw.a;
+    record.b = raw.b;
+    return true;
+}
+
+std::vector<std::string> SpoolReader::messages() const {
+    std::vector<std::string> lines;
+    const std::string name = printable(path_);
+    const auto tell = [&](std::uint64_t count, std::string_view what) {
+        if (count != 0) lines.push_back(fmt::format("{}: {} {}", name, count, what));
+    };
+    if (damage_.lost_header)
+        lines.push_back(fmt::format("{}: its header is lost; read from what its chunks repeat", name));
+    tell(damage_.missing_bytes, "bytes are missing at the end: the file is truncated");
+    tell(damage_.lost_pages, "damaged pages were skipped");
+    tell(damage_.torn, "events were cut off while they were written and are skipped");
+    tell(damage_.damaged, "damaged events were skipped");
+    tell(damage_.cut_text, "names are cut short: part of their text is missing");
+    if (!clock_.known_rate() && !streams_.empty()) {
+        lines.push_back(fmt::format("{}: the rate of its clock is not known, so its times are only in order", name));
+    }
+    return lines;
+}
+
+}  // namespace planloop

@@ -1,0 +1,173 @@
+// StreamCursor of spool_reader.h: one stream of a spool through a small window.
+#include <algorithm>
+#include <cstring>
+
+#include "lockcore/spool_reader.h"
+#include "lockcore/spool_slot.h"
+
+namespace planloop {
+namespace {
+
+// While following, how far behind an empty slot a committed one is looked for. A thread claims its slots in order, so
+// only signal handlers come in between.
+constexpr std::uint32_t kLookAheadSlots = 64;
+
+// All windows together stay near this, whatever the number of streams.
+constexpr std::size_t kWindowBudgetBytes = std::size_t{8} << 20;
+
+std::uint32_t window_size(std::size_t streams, bool following) {
+    const std::size_t share = kWindowBudgetBytes / std::max<std::size_t>(streams, 1) / wire::kSlotBytes;
+    const std::size_t most = following ? kLookAheadSlots : 1024;  // a poll mostly finds little
+    return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 8, most) * wire::kSlotBytes);
+}
+
+bool makes_sense(const RawSlot &slot) {
+    return slot.kind > static_cast<std::uint8_t>(wire::RecordKind::none) &&
+           slot.kind < static_cast<std::uint8_t>(wire::RecordKind::text) && slot.family < wire::kFamilyCount &&
+           slot.mode <= static_cast<std::uint8_t>(wire::Mode::exclusive);
+}
+
+bool has_text(wire::RecordKind kind) {
+    return kind == wire::RecordKind::process || kind == wire::RecordKind::file || kind == wire::RecordKind::not_traced;
+}
+
+void decode(const RawSlot &raw, wire::State state, const SpoolChunk &chunk, std::uint32_t stream, std::uint32_t slot,
+            SpoolRecord &record) {
+    record.state = state;
+    record.commit = raw.commit;
+    record.kind = static_cast<wire::RecordKind>(raw.kind);
+    record.family = static_cast<wire::Family>(raw.family);
+    record.mode = static_cast<wire::Mode>(raw.mode);
+    record.flags = raw.flags;
+    record.clock = chunk.clock;
+    record.process = chunk.process;
+    record.stream = stream;
+    record.pid = chunk.pid;
+    record.tid = chunk.tid;
+    record.slot = chunk.offset / wire::kSlotBytes + slot;
+    record.begin = raw.begin;
+    record.end = raw.end;
+    record.error = raw.error;
+    record.fd = raw.fd;
+    record.file = raw.file;
+    record.description = raw.description;
+    record.a = raw.a;
+    record.b = raw.b;
+    record.caller = raw.caller;
+    record.payload.clear();
+}
+
+}  // namespace
+
+// The bytes of a slot, or nullptr when the file ends before its last one.
+const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot) {
+    const std::uint64_t offset = chunk.offset + std::uint64_t{slot} * wire::kSlotBytes;
+    if (window_ != nullptr && offset >= window_begin_ && offset + wire::kSlotBytes <= window_begin_ + window_used_) {
+        return window_.get() + (offset - window_begin_);
+    }
+    if (window_ == nullptr) {
+        window_bytes_ = window_size(reader.streams().size(), reader.following());
+        window_ = std::make_unique_for_overwrite<unsigned char[]>(window_bytes_);
+    }
+    const std::uint64_t left = chunk.offset + chunk.bytes - offset;
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(left, window_bytes_));
+    window_begin_ = offset;
+    std::size_t got = reader.read_at(offset, window_.get(), want);
+    if (reader.following() && got > 0) reread_fields(reader, got);
+    window_used_ = static_cast<std::uint32_t>(got);
+    return got >= wire::kSlotBytes ? window_.get() : nullptr;
+}
+
+// A copy made while a record was being written may hold its commit word and yet older fields. Fields from a second
+// copy under the commit words of the first are whole.
+void StreamCursor::reread_fields(SpoolReader &reader, std::size_t bytes) {
+    const auto second = std::make_unique_for_overwrite<unsigned char[]>(bytes);
+    const std::size_t again = reader.read_at(window_begin_, second.get(), bytes);
+    for (std::size_t at = 0; at + wire::kSlotBytes <= again; at += wire::kSlotBytes) {
+        constexpr std::size_t kCommitBytes = sizeof(RawSlot::commit);
+        std::memcpy(window_.get() + at + kCommitBytes, second.get() + at + kCommitBytes,
+                    wire::kSlotBytes - kCommitBytes);
+    }
+}
+
+// Moves slot_ to the next committed slot of the chunk. What is stepped over was claimed but never committed: torn.
+StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk) {
+    const auto slots = static_cast<std::uint32_t>(chunk.bytes / wire::kSlotBytes);
+    const bool wait = reader.following() && last_chunk;
+    const std::uint32_t limit = wait ? std::min(slots, slot_ + kLookAheadSlots) : slots;
+    for (std::uint32_t slot = slot_; slot < limit; ++slot) {
+        const unsigned char *bytes = slot_at(reader, chunk, slot);
+        if (bytes == nullptr) break;
+        RawSlot raw;
+        std::memcpy(&raw, bytes, sizeof(raw));
+        if (commit_of(raw, chunk.offset) == wire::State::empty) continue;
+        if (slot > slot_ && wait) {
+            const std::uint64_t here = chunk.offset / wire::kSlotBytes + slot_;
+            if (stalled_slot_ != here || stalled_poll_ == reader.polls()) {
+                if (stalled_slot_ != here) stalled_poll_ = reader.polls();
+                stalled_slot_ = here;
+                return Found::not_yet;
+            }
+        }
+        reader.damage_.torn += slot - slot_;
+        slot_ = slot;
+        return Found::committed;
+    }
+    return Found::nothing;
+}
+
+bool StreamCursor::next(SpoolReader &reader, SpoolRecord &record) {
+    for (;;) {
+        const SpoolStream &stream = reader.streams()[stream_];
+        const bool last_chunk = chunk_ + 1 >= stream.chunks.size();
+        const SpoolChunk &chunk = stream.chunks[chunk_];
+        const Found found = find_committed(reader, chunk, last_chunk);
+        if (found != Found::committed) {
+            if (found == Found::nothing && !last_chunk) {
+                ++chunk_;
+                slot_ = 1;
+                continue;
+            }
+            window_.reset();  // also so that the next look is a fresh one
+            window_used_ = 0;
+            return false;
+        }
+        RawSlot raw;
+        std::memcpy(&raw, slot_at(reader, chunk, slot_), sizeof(raw));
+        const std::uint32_t slot = slot_++;
+        if (raw.kind == static_cast<std::uint8_t>(wire::RecordKind::text)) continue;  // its record was torn
+        if (!makes_sense(raw)) {
+            ++reader.damage_.damaged;
+            continue;
+        }
+        decode(raw, commit_of(raw, chunk.offset), chunk, stream.id, slot, record);
+        if (has_text(record.kind)) read_payload(reader, chunk, record.end, record.payload);
+        return true;
+    }
+}
+
+// Text slots stand directly behind their record, in its chunk, numbered from 0.
+void StreamCursor::read_payload(SpoolReader &reader, const SpoolChunk &chunk, std::uint64_t bytes,
+                                std::string &payload) {
+    const auto slots = static_cast<std::uint32_t>(chunk.bytes / wire::kSlotBytes);
+    std::uint32_t index = 0;
+    while (payload.size() < bytes && slot_ < slots) {
+        const unsigned char *at = slot_at(reader, chunk, slot_);
+        if (at == nullptr) break;
+        RawSlot raw;
+        std::memcpy(&raw, at, sizeof(raw));
+        const std::uint32_t number = std::uint32_t{raw.family} | std::uint32_t{raw.mode} << 8;
+        if (commit_of(raw, chunk.offset) != wire::State::complete ||
+            raw.kind != static_cast<std::uint8_t>(wire::RecordKind::text) || number != index) {
+            break;
+        }
+        const std::size_t used = std::min<std::size_t>(raw.flags, wire::kTextBytes);
+        payload.append(reinterpret_cast<const char *>(at) + offsetof(wire::TextSlot, bytes), used);
+        ++index;
+        ++slot_;
+    }
+    if (payload.size() < bytes) ++reader.damage_.cut_text;
+    if (payload.size() > bytes) payload.resize(static_cast<std::size_t>(bytes));
+}
+
+}  // namespace planloop
