@@ -197,9 +197,10 @@ void replace_image() {
 Answer do_fork(const Words &words) {
     return measured([&]() -> long {
         if (words[0] == "vspawn") {
+            const char *const socket_name = socket_path.c_str();
             const pid_t child = vfork();
             if (child == 0) {
-                execl("/proc/self/exe", "lock_actor", socket_path.c_str(), nullptr);
+                execl("/proc/self/exe", "lock_actor", socket_name, nullptr);
                 _exit(127);
             }
             return child;
