@@ -95,7 +95,7 @@ enum Flags : std::uint8_t {
     kBadArguments = 8,  // the kernel would not know what to lock: command, pointer or range is invalid
 };
 
-enum class CloseCause : std::uint8_t { close, replaced, close_range, stream, exec, exit };
+enum class CloseCause : std::uint8_t { close, replaced, close_range, stream, exec, exit, unseen };
 enum class ExitCause : std::uint8_t { exit, immediate, quick, aborted };
 enum class NotTracedCause : std::uint8_t { static_binary, setuid, other_architecture, not_attached, not_executable };
 

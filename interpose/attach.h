@@ -1,0 +1,106 @@
+// The shim's state in a process, and how a thread comes to record.
+//
+// Nothing is opened or mapped before the first lock call (or the first fork, see inherited.h): a process that takes no
+// lock starts as fast as it would without us. attach() gives the process image its number in the session's spool and
+// writes its `process` record; a thread's first record claims its first chunk.
+//
+// A forked child must not write into its parent's chunks, however it was forked. ForkPage tells: the kernel zeroes it
+// in the child (madvise(2) MADV_WIPEONFORK), so the one comparison that every hook makes fails there and the child
+// attaches anew. A vfork child shares the page, but its hook left a mark in the thread: see Thread::vfork_parent.
+//
+// Signals: everything here is async-signal-safe; slow paths block all signals. errno is never changed.
+#ifndef PLANLOOP_INTERPOSE_ATTACH_H
+#define PLANLOOP_INTERPOSE_ATTACH_H
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "lockcore/wire/stream_writer.h"
+
+namespace planloop::shim {
+
+struct ForkPage {
+    std::atomic<std::uint32_t> image;      // number of this process image; 0: not attached
+    std::atomic<std::uint32_t> attaching;  // tid that attaches now; 0: nobody
+    std::atomic<std::uint32_t> tables;     // spin lock of the descriptor and file tables
+    std::atomic<std::uint32_t> exited;     // an exit record was written
+};
+
+struct Process {
+    wire::SpoolWriter spool;
+    std::atomic<ForkPage *> page = nullptr;
+    std::atomic<bool> failed = false;  // the session cannot be recorded into: do not try again
+    wire::WriterIdentity identity;
+    std::uint64_t trust_ticks = 0;  // see descriptors.h
+};
+
+// Plain data in initial-exec TLS: usable before any constructor, in a signal handler, on a 16 KiB stack.
+struct Thread {
+    wire::StreamWriter stream;
+    std::uint32_t image;  // the process image that `stream` belongs to
+    std::int32_t tid;
+    wire::Record *pending;  // the innermost lock call that has not come back
+    std::uintptr_t pending_frame;
+    std::uint64_t trusted_ids;  // what `trusted_fd` was known to be when the last call came back
+    std::uint64_t trusted_until;
+    std::int32_t trusted_fd;
+    std::int32_t vfork_parent;  // pid that began a vfork on this thread: we may be its child; 0: none
+
+    wire::WriterIdentity who(const Process &process) const noexcept { return {image, process.identity.pid, tid}; }
+};
+
+extern Process process;
+extern thread_local Thread thread __attribute__((tls_model("initial-exec")));
+
+bool enter_slowly(Thread &me) noexcept;
+
+// Whether this call can be recorded; attaches the process and the thread when they are not.
+inline bool enter(Thread &me) noexcept {
+    const ForkPage *page = process.page.load(std::memory_order_acquire);
+    if (__builtin_expect(page != nullptr && me.image != 0 && me.vfork_parent == 0 &&
+                             page->image.load(std::memory_order_acquire) == me.image,
+                         1)) {
+        return true;
+    }
+    return enter_slowly(me);
+}
+
+// Whether this process image has attached already, without attaching it.
+bool attached(Thread &me) noexcept;
+
+// Opens the spool without attaching; false when there is none to open.
+bool open_spool() noexcept;
+
+// True in the child of a vfork (or clone with CLONE_VM) that has not exec'd: its descriptors are not ours to talk
+// about.
+bool in_vfork_child(Thread &me) noexcept;
+
+// Guards the descriptor and file tables; signals must be blocked by the holder.
+class TablesLocked {
+  public:
+    TablesLocked() noexcept;
+    ~TablesLocked() noexcept;
+    TablesLocked(const TablesLocked &) = delete;
+    TablesLocked &operator=(const TablesLocked &) = delete;
+
+  private:
+    wire::SignalsBlocked signals_;
+};
+
+// One record that is complete when written: everything but lock calls.
+struct Note {
+    wire::RecordKind kind;
+    wire::Family family = {};
+    std::int32_t fd = -1;
+    std::uint32_t file = 0;
+    std::uint32_t description = 0;
+    std::uint64_t a = 0;
+    std::uint64_t b = 0;
+};
+// Stamped now; nullptr: dropped. The caller may annul it later with StreamWriter::conclude.
+wire::Record *write_note(Thread &me, const Note &note) noexcept;
+
+}  // namespace planloop::shim
+
+#endif

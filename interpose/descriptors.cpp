@@ -1,0 +1,229 @@
+#include "interpose/descriptors.h"
+
+#include <linux/fs.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cstring>
+
+#include "interpose/inherited.h"
+
+namespace planloop::shim {
+
+std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescriptorsPerPage];
+std::atomic<std::uint64_t> tracked_mask{0};
+
+namespace {
+
+constexpr std::atomic<std::uint64_t> kNoMask{0};
+
+std::uint32_t tracked_count[64];  // by fd % 64; under TablesLocked
+bool posix_locks_taken;           // once true, every close has to look
+
+// Files this process image has seen, so that a file is recorded once. A full table only costs repeated records.
+struct KnownFile {
+    std::uint32_t number;
+    bool posix_locked;
+    std::uint64_t device;
+    std::uint64_t inode;
+    std::uint64_t generation;
+};
+constexpr std::size_t kKnownFiles = 1024;
+KnownFile known_files[kKnownFiles];
+
+constexpr int kNotedDescriptors = 1024;
+std::uint64_t open_at_attach[kNotedDescriptors / 64];
+bool open_at_attach_known;
+
+void count_tracked(int fd, bool more) noexcept {
+    const unsigned bit = static_cast<unsigned>(fd) % 64;
+    tracked_count[bit] += more ? 1u : ~0u;
+    const std::uint64_t mask = std::uint64_t{1} << bit;
+    if (tracked_count[bit] != 0 || posix_locks_taken) {
+        tracked_mask.fetch_or(mask, std::memory_order_relaxed);
+    } else {
+        tracked_mask.fetch_and(~mask, std::memory_order_relaxed);
+    }
+}
+
+Descriptor *slot_for(int fd) noexcept {
+    if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kMostDescriptors)) return nullptr;
+    std::atomic<DescriptorPage *> &place = descriptor_pages[fd / kDescriptorsPerPage];
+    DescriptorPage *page = place.load(std::memory_order_acquire);
+    if (page == nullptr) {
+        const long mapped = wire::raw_syscall(SYS_mmap, nullptr, sizeof(DescriptorPage), PROT_READ | PROT_WRITE,
+                                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped < 0 && mapped > -4096) return nullptr;
+        page = reinterpret_cast<DescriptorPage *>(mapped);
+        place.store(page, std::memory_order_release);
+    }
+    return &page->descriptors[fd % kDescriptorsPerPage];
+}
+
+void set_locked(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
+                Descriptor::Provenance provenance) noexcept {
+    Descriptor *descriptor = slot_for(fd);
+    if (descriptor == nullptr) return;
+    const bool was_tracked = descriptor->ids.load(std::memory_order_relaxed) != 0;
+    descriptor->device = device;
+    descriptor->inode = inode;
+    descriptor->provenance.store(provenance, std::memory_order_relaxed);
+    descriptor->posix_noted.store(0, std::memory_order_relaxed);
+    descriptor->ids.store(identity.packed(), std::memory_order_release);
+    if (!was_tracked) count_tracked(fd, true);
+}
+
+KnownFile *known_file(std::uint64_t device, std::uint64_t inode) noexcept {
+    std::size_t at = static_cast<std::size_t>((inode * 0x9e3779b97f4a7c15u ^ device) >> 20) % kKnownFiles;
+    for (std::size_t probes = 0; probes < 8; ++probes, at = (at + 1) % kKnownFiles) {
+        KnownFile &file = known_files[at];
+        if (file.number == 0 || (file.device == device && file.inode == inode)) return &file;
+    }
+    return nullptr;
+}
+
+// Tells a file from an earlier one of the same inode number: inode numbers are given out again at once.
+std::uint64_t generation_of(int fd, std::uint32_t mode) noexcept {
+    if (S_ISREG(mode) || S_ISDIR(mode)) {  // on a device the same ioctl number could mean anything
+        int version = 0;
+        if (wire::raw_syscall(SYS_ioctl, fd, FS_IOC_GETVERSION, &version) == 0)
+            return static_cast<std::uint32_t>(version);
+    }
+    struct statx status {};
+    if (wire::raw_syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BTIME, &status) == 0 &&
+        (status.stx_mask & STATX_BTIME) != 0) {
+        return static_cast<std::uint64_t>(status.stx_btime.tv_sec) * 1'000'000'000u + status.stx_btime.tv_nsec;
+    }
+    return 0;
+}
+
+void record_file(Thread &me, int fd, const wire::FileBody &body) noexcept {
+    char link[32] = "/proc/self/fd/";
+    char digits[12];
+    std::size_t count = 0;
+    for (unsigned value = static_cast<unsigned>(fd); count == 0 || value != 0; value /= 10) {
+        digits[count++] = static_cast<char>('0' + value % 10);
+    }
+    std::size_t length = std::strlen(link);
+    while (count > 0) link[length++] = digits[--count];
+    link[length] = '\0';
+    char path[4096];
+    const long got = wire::raw_syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof(path));
+    const std::size_t path_length = got > 0 ? static_cast<std::size_t>(got) : 0;
+    const wire::TextPiece pieces[] = {{&body, sizeof(body)}, {path, path_length}, {"", 1}};
+    wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), pieces, 3);
+    if (record == nullptr) return;
+    record->kind = wire::RecordKind::file;
+    record->file = body.id;
+    record->fd = fd;
+    record->begin = process.spool.ticks();
+    me.stream.publish(record, wire::State::complete);
+}
+
+Descriptor::Provenance provenance_of(int fd) noexcept {
+    if (!open_at_attach_known) return Descriptor::found_open;
+    if (fd >= kNotedDescriptors) return Descriptor::found_open;
+    return (open_at_attach[fd / 64] >> (fd % 64) & 1) != 0 ? Descriptor::found_open : Descriptor::opened_here;
+}
+
+}  // namespace
+
+std::atomic<const std::atomic<std::uint64_t> *> shared_mask{&kNoMask};
+
+std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept {
+    const std::uint64_t generation = generation_of(fd, mode);
+    wire::FileBody body{0, mode, device, inode, generation};
+    {
+        const TablesLocked locked;
+        KnownFile *file = known_file(device, inode);
+        if (file != nullptr && file->number != 0 && file->generation == generation) return file->number;
+        body.id = process.spool.header().next_file.fetch_add(1, std::memory_order_relaxed);
+        if (file != nullptr) *file = {body.id, false, device, inode, generation};
+    }
+    record_file(me, fd, body);
+    return body.id;
+}
+
+Identity identify_slowly(Thread &me, int fd) noexcept {
+    struct stat status {};
+    if (wire::raw_syscall(SYS_fstat, fd, &status) != 0) {
+        untrack(fd);
+        return {};
+    }
+    if (Descriptor *descriptor = find_descriptor(fd)) {
+        if (descriptor->device == status.st_dev && descriptor->inode == status.st_ino) {
+            return Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
+        }
+        write_note(me, {.kind = wire::RecordKind::close,
+                        .fd = fd,
+                        .description = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed)).description,
+                        .a = static_cast<std::uint64_t>(wire::CloseCause::unseen)});
+        untrack(fd);
+    }
+    Identity identity;
+    identity.file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
+    Descriptor::Provenance provenance = provenance_of(fd);
+    if (provenance == Descriptor::found_open && may_concern_locks(fd)) {
+        identity.description = shared_description(fd, status.st_dev, status.st_ino);
+        if (identity.description != 0) provenance = Descriptor::inherited;
+    }
+    if (identity.description == 0) {
+        identity.description = process.spool.header().next_description.fetch_add(1, std::memory_order_relaxed);
+    }
+    track(fd, identity, status.st_dev, status.st_ino, provenance);
+    return identity;
+}
+
+void track(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
+           Descriptor::Provenance provenance) noexcept {
+    const TablesLocked locked;
+    set_locked(fd, identity, device, inode, provenance);
+}
+
+void track_copy(int original, int copy) noexcept {
+    const TablesLocked locked;
+    const Descriptor *from = find_descriptor(original);
+    if (from == nullptr) return;
+    set_locked(copy, Identity::unpack(from->ids.load(std::memory_order_relaxed)), from->device, from->inode,
+               static_cast<Descriptor::Provenance>(from->provenance.load(std::memory_order_relaxed)));
+}
+
+void untrack(int fd) noexcept {
+    if (fd >= 0 && fd < kNotedDescriptors && open_at_attach_known) {
+        std::atomic_ref<std::uint64_t>(open_at_attach[fd / 64]).fetch_and(~(std::uint64_t{1} << (fd % 64)));
+    }
+    Descriptor *descriptor = find_descriptor(fd);
+    if (descriptor == nullptr) return;
+    const TablesLocked locked;
+    if (descriptor->ids.exchange(0, std::memory_order_acq_rel) != 0) count_tracked(fd, false);
+}
+
+void note_open_descriptors() noexcept {
+    for (std::uint64_t &word : open_at_attach) word = 0;
+    open_at_attach_known = for_each_open_descriptor([](int fd) {
+        if (fd < kNotedDescriptors) open_at_attach[fd / 64] |= std::uint64_t{1} << (fd % 64);
+    });
+}
+
+void note_posix_lock(int fd, std::uint32_t file) noexcept {
+    Descriptor *descriptor = find_descriptor(fd);
+    if (descriptor == nullptr || descriptor->posix_noted.load(std::memory_order_relaxed) != 0) return;
+    const TablesLocked locked;
+    descriptor->posix_noted.store(1, std::memory_order_relaxed);
+    KnownFile *known = known_file(descriptor->device, descriptor->inode);
+    if (known != nullptr && known->number == file) known->posix_locked = true;
+    if (posix_locks_taken) return;
+    posix_locks_taken = true;
+    tracked_mask.store(~std::uint64_t{0}, std::memory_order_relaxed);
+}
+
+std::uint32_t posix_locked_file(int fd) noexcept {
+    struct stat status {};
+    if (!posix_locks_taken || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
+    const TablesLocked locked;
+    const KnownFile *known = known_file(status.st_dev, status.st_ino);
+    return known != nullptr && known->number != 0 && known->posix_locked ? known->number : 0;
+}
+
+}  // namespace planloop::shim

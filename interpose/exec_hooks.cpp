@@ -1,0 +1,249 @@
+// exec and its kin, posix_spawn, system, popen: a program that replaces itself or starts another one. libc's execv,
+// execl, execvp … do not reach a hook on execve, so each has its own here.
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "interpose/descriptor_calls.h"
+#include "interpose/inherited.h"
+#include "interpose/process_calls.h"
+#include "interpose/real.h"
+#include "interpose/settings.h"
+
+namespace planloop::shim {
+
+void ExecRecord::begin() noexcept {
+    Thread &me = thread;
+    if (!prepare_fork() || !enter(me)) return;
+    const auto keep = [this](wire::Record *note) {
+        if (note != nullptr && count_ < kMostNotes) notes_[count_++] = note;
+    };
+    if (tracked_mask.load(std::memory_order_relaxed) != 0) {
+        for_each_open_descriptor([&](int fd) {
+            if (!may_concern_locks(fd) || (wire::raw_syscall(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) return;
+            const Descriptor *descriptor = find_descriptor(fd);
+            Identity identity;
+            if (descriptor != nullptr) {
+                identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
+            } else {
+                identity.file = posix_locked_file(fd);
+            }
+            if (identity.packed() == 0) return;
+            keep(write_note(me, {.kind = wire::RecordKind::close,
+                                 .fd = fd,
+                                 .file = identity.file,
+                                 .description = identity.description,
+                                 .a = static_cast<std::uint64_t>(wire::CloseCause::exec)}));
+        });
+    }
+    keep(write_note(me, {.kind = wire::RecordKind::exec}));
+}
+
+void ExecRecord::failed() noexcept {
+    while (count_ > 0) wire::StreamWriter::conclude(notes_[--count_], wire::State::annulled);
+}
+
+namespace {
+
+constexpr char kSessionName[] = "PLANLOOP_SESSION=";
+
+char **session_entry(char *const *environment) noexcept {
+    for (char *const *entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
+        if (std::strncmp(*entry, kSessionName, sizeof(kSessionName) - 1) == 0) return const_cast<char **>(entry);
+    }
+    return nullptr;
+}
+
+std::size_t count_entries(char *const *list) noexcept {
+    std::size_t count = 0;
+    while (list != nullptr && list[count] != nullptr) ++count;
+    return count;
+}
+
+// Calls `call(environment)` with the program's environment, or, when the new image will hold locks, with a copy that
+// says so. The copy lives on this frame; a very large one in a mapping, since stacks can be small.
+template <class Call>
+auto with_environment(char *const *environment, Call call) {
+    char variable[kSessionVariableBytes];
+    Thread &me = thread;
+    if (!settings.enabled || session_entry(environment) == nullptr || !session_variable(me, variable)) {
+        return call(environment);
+    }
+    const std::size_t count = count_entries(environment) + 1;
+    constexpr std::size_t kOnStack = 512;
+    char *small[kOnStack];
+    char **copy = small;
+    const std::size_t bytes = count * sizeof(char *);
+    if (count > kOnStack) {
+        const long mapped =
+            wire::raw_syscall(SYS_mmap, nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mapped < 0 && mapped > -4096) return call(environment);
+        copy = reinterpret_cast<char **>(mapped);
+    }
+    std::memcpy(copy, environment, bytes);
+    *session_entry(copy) = variable;
+    auto result = call(static_cast<char *const *>(copy));
+    if (copy != small) wire::raw_syscall(SYS_munmap, copy, bytes);
+    return result;
+}
+
+template <class Call>
+int record_exec(char *const *environment, Call call) {
+    ExecRecord record;
+    record.begin();
+    const int result = with_environment(environment, call);
+    record.failed();
+    return result;
+}
+
+// The arguments of an execl, which a null pointer ends, as an array on the caller's frame.
+#define PLANLOOP_COLLECT(first)                      \
+    std::size_t count = 1;                           \
+    va_list list;                                    \
+    va_start(list, first);                           \
+    while (va_arg(list, char *) != nullptr) ++count; \
+    va_end(list);                                    \
+    char *arguments[count + 1];                      \
+    arguments[0] = const_cast<char *>(first);        \
+    va_start(list, first);                           \
+    for (std::size_t i = 1; i <= count; ++i) arguments[i] = va_arg(list, char *);
+
+// While a child is made with the program's own environment: what it inherits stands there for that time.
+class SessionVariableSet {
+  public:
+    SessionVariableSet() noexcept {
+        if (!prepare_fork()) return;
+        entry_ = session_entry(environ);
+        if (entry_ == nullptr || !session_variable(thread, variable_)) return;
+        before_ = *entry_;
+        *entry_ = variable_;
+    }
+    ~SessionVariableSet() noexcept {
+        // The program may have changed its environment meanwhile.
+        if (before_ == nullptr) return;
+        if (char **now = session_entry(environ); now != nullptr && *now == variable_) *now = before_;
+    }
+    SessionVariableSet(const SessionVariableSet &) = delete;
+    SessionVariableSet &operator=(const SessionVariableSet &) = delete;
+
+  private:
+    char **entry_ = nullptr;
+    char *before_ = nullptr;
+    char variable_[kSessionVariableBytes];
+};
+
+}  // namespace
+
+}  // namespace planloop::shim
+
+using namespace planloop::shim;
+namespace wire = planloop::wire;
+
+extern "C" int planloop_execve(const char *path, char *const *argv, char *const *envp) PLANLOOP_EXPORT(execve);
+int planloop_execve(const char *path, char *const *argv, char *const *envp) {
+    return record_exec(envp, [=](char *const *environment) { return real<Symbol::execve>()(path, argv, environment); });
+}
+
+extern "C" int planloop_execv(const char *path, char *const *argv) PLANLOOP_EXPORT(execv);
+int planloop_execv(const char *path, char *const *argv) {
+    return planloop_execve(path, argv, environ);
+}
+
+extern "C" int planloop_execvpe(const char *file, char *const *argv, char *const *envp) PLANLOOP_EXPORT(execvpe);
+int planloop_execvpe(const char *file, char *const *argv, char *const *envp) {
+    return record_exec(envp,
+                       [=](char *const *environment) { return real<Symbol::execvpe>()(file, argv, environment); });
+}
+
+extern "C" int planloop_execvp(const char *file, char *const *argv) PLANLOOP_EXPORT(execvp);
+int planloop_execvp(const char *file, char *const *argv) {
+    return planloop_execvpe(file, argv, environ);
+}
+
+extern "C" int planloop_fexecve(int fd, char *const *argv, char *const *envp) PLANLOOP_EXPORT(fexecve);
+int planloop_fexecve(int fd, char *const *argv, char *const *envp) {
+    return record_exec(envp, [=](char *const *environment) { return real<Symbol::fexecve>()(fd, argv, environment); });
+}
+
+extern "C" int planloop_execveat(int folder, const char *path, char *const *argv, char *const *envp, int flags)
+    PLANLOOP_EXPORT(execveat);
+int planloop_execveat(int folder, const char *path, char *const *argv, char *const *envp, int flags) {
+    return record_exec(envp, [=](char *const *environment) {
+        return real<Symbol::execveat>()(folder, path, argv, environment, flags);
+    });
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wvla"  // exec must not allocate, and only the caller knows how many there are
+
+extern "C" int planloop_execl(const char *path, const char *first, ...) PLANLOOP_EXPORT(execl);
+int planloop_execl(const char *path, const char *first, ...) {
+    PLANLOOP_COLLECT(first)
+    va_end(list);
+    return planloop_execve(path, arguments, environ);
+}
+
+extern "C" int planloop_execlp(const char *file, const char *first, ...) PLANLOOP_EXPORT(execlp);
+int planloop_execlp(const char *file, const char *first, ...) {
+    PLANLOOP_COLLECT(first)
+    va_end(list);
+    return planloop_execvpe(file, arguments, environ);
+}
+
+extern "C" int planloop_execle(const char *path, const char *first, ...) PLANLOOP_EXPORT(execle);
+int planloop_execle(const char *path, const char *first, ...) {
+    PLANLOOP_COLLECT(first)
+    char *const *envp = va_arg(list, char *const *);
+    va_end(list);
+    return planloop_execve(path, arguments, envp);
+}
+
+#pragma GCC diagnostic pop
+
+extern "C" int planloop_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                                    const posix_spawnattr_t *attributes, char *const *argv, char *const *envp)
+    PLANLOOP_EXPORT(posix_spawn);
+int planloop_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                         const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
+    prepare_fork();
+    return with_environment(envp, [=](char *const *environment) {
+        return real<Symbol::posix_spawn>()(pid, path, actions, attributes, argv, environment);
+    });
+}
+
+extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                                     const posix_spawnattr_t *attributes, char *const *argv, char *const *envp)
+    PLANLOOP_EXPORT(posix_spawnp);
+int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                          const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
+    prepare_fork();
+    return with_environment(envp, [=](char *const *environment) {
+        return real<Symbol::posix_spawnp>()(pid, file, actions, attributes, argv, environment);
+    });
+}
+
+extern "C" int planloop_system(const char *command) PLANLOOP_EXPORT(system);
+int planloop_system(const char *command) {
+    const SessionVariableSet set;
+    return real<Symbol::system>()(command);
+}
+
+extern "C" FILE *planloop_popen(const char *command, const char *mode) PLANLOOP_EXPORT(popen);
+FILE *planloop_popen(const char *command, const char *mode) {
+    const SessionVariableSet set;
+    return real<Symbol::popen>()(command, mode);
+}
+
+extern "C" int planloop_pclose(FILE *stream) PLANLOOP_EXPORT(pclose);
+int planloop_pclose(FILE *stream) {
+    if (stream != nullptr) {
+        const int fd = fileno(stream);
+        if (fd >= 0 && may_concern_locks(fd)) let_go(fd, wire::CloseCause::stream);
+    }
+    return real<Symbol::pclose>()(stream);
+}

@@ -1,0 +1,133 @@
+// fcntl(2): POSIX record locks, which belong to the process, and open-file-description (OFD) locks. Also F_DUPFD.
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "interpose/descriptor_calls.h"
+#include "interpose/lock_calls.h"
+#include "interpose/real.h"
+
+namespace planloop::shim {
+
+static_assert(sizeof(struct flock) == sizeof(struct flock64), "fcntl and fcntl64 are told alike");
+
+namespace {
+
+// Copies the program's struct flock. A bad pointer is the kernel's to refuse, so it must not be followed here: one that
+// lies among our callers' frames is good, any other is read through the kernel, which says EFAULT.
+bool read_lock(const struct flock *from, struct flock &lock) noexcept {
+    constexpr std::uintptr_t kNearFrames = 64 * 1024;
+    const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+    const auto address = reinterpret_cast<std::uintptr_t>(from);
+    if (address >= frame && address - frame < kNearFrames) {
+        lock = *from;
+        return true;
+    }
+    const iovec local{&lock, sizeof(lock)};
+    const iovec remote{const_cast<struct flock *>(from), sizeof(lock)};
+    const long pid = wire::raw_syscall(SYS_getpid);
+    return wire::raw_syscall(SYS_process_vm_readv, pid, &local, 1, &remote, 1, 0) == static_cast<long>(sizeof(lock));
+}
+
+// fs/locks.c flock64_to_posix_lock(): a negative length lies before the start, length 0 reaches to the end of the file.
+bool make_absolute(int fd, const struct flock &lock, LockCall &call) noexcept {
+    off_t start = 0;
+    if (lock.l_whence == SEEK_CUR) {
+        start = wire::raw_syscall(SYS_lseek, fd, 0, SEEK_CUR);
+    } else if (lock.l_whence == SEEK_END) {
+        struct stat status {};
+        start = wire::raw_syscall(SYS_fstat, fd, &status) == 0 ? status.st_size : -1;
+    } else if (lock.l_whence != SEEK_SET) {
+        return false;
+    }
+    if (start < 0 || __builtin_add_overflow(start, lock.l_start, &start)) return false;
+    off_t length = lock.l_len;
+    off_t end = 0;
+    if (length < 0) {
+        if (__builtin_add_overflow(start, length, &start)) return false;
+        length = -length;
+    }
+    if (start < 0) return false;
+    if (length > 0 && __builtin_add_overflow(start, length - 1, &end)) return false;
+    constexpr off_t kOffsetMax = 0x7fffffffffffffff;
+    call.start = static_cast<std::uint64_t>(start);
+    call.length = end == kOffsetMax ? 0 : static_cast<std::uint64_t>(length);
+    return true;
+}
+
+}  // namespace
+
+bool describe_fcntl(int fd, int command, const struct flock *from, void *caller, LockCall &call) noexcept {
+    const bool ofd = command == F_OFD_SETLK || command == F_OFD_SETLKW;
+    const bool blocking = command == F_SETLKW || command == F_OFD_SETLKW;
+    call = {ofd ? wire::Family::ofd : wire::Family::posix,
+            wire::Mode::none,
+            static_cast<std::uint8_t>(blocking ? wire::kBlocking : 0),
+            fd,
+            0,
+            0,
+            caller};
+    struct flock lock {};
+    const bool readable = read_lock(from, lock);
+    if (!readable || !make_absolute(fd, lock, call))
+        call.flags = static_cast<std::uint8_t>(call.flags | wire::kBadArguments);
+    if (!readable) return false;
+    switch (lock.l_type) {
+        case F_RDLCK:
+            call.mode = wire::Mode::shared;
+            break;
+        case F_WRLCK:
+            call.mode = wire::Mode::exclusive;
+            break;
+        case F_UNLCK:
+            return true;
+        default:
+            call.flags = static_cast<std::uint8_t>(call.flags | wire::kBadArguments);
+    }
+    return false;
+}
+
+void abandon_pending(void *) noexcept {
+    Thread &me = thread;
+    if (me.pending == nullptr) return;
+    me.pending->end = process.spool.ticks();
+    wire::StreamWriter::conclude(me.pending, wire::State::abandoned);
+    me.pending = nullptr;
+}
+
+namespace {
+
+template <Symbol symbol>
+int hook_fcntl(int fd, int command, void *argument, void *caller) {
+    const auto real_call = [=] { return real<symbol>()(fd, command, argument); };
+    if (is_lock_command(command)) {
+        LockCall call;
+        const bool unlock = describe_fcntl(fd, command, static_cast<const struct flock *>(argument), caller, call);
+        return record_cancellable(call, unlock, real_call);
+    }
+    const int result = real_call();
+    if ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) && result >= 0) note_duplicate(fd, result);
+    return result;
+}
+
+}  // namespace
+
+}  // namespace planloop::shim
+
+using namespace planloop::shim;
+
+// The third argument is a pointer, an int or missing; libc reads it as a pointer too.
+#define PLANLOOP_FCNTL(symbol)                                                                 \
+    extern "C" int planloop_##symbol(int fd, int command, ...) PLANLOOP_EXPORT(symbol);        \
+    int planloop_##symbol(int fd, int command, ...) {                                          \
+        va_list arguments;                                                                     \
+        va_start(arguments, command);                                                          \
+        void *argument = va_arg(arguments, void *);                                            \
+        va_end(arguments);                                                                     \
+        return hook_fcntl<Symbol::symbol>(fd, command, argument, __builtin_return_address(0)); \
+    }
+PLANLOOP_FCNTL(fcntl)
+PLANLOOP_FCNTL(fcntl64)
+PLANLOOP_FCNTL(__fcntl)

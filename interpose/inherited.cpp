@@ -1,0 +1,279 @@
+#include "interpose/inherited.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "interpose/settings.h"
+
+namespace planloop::shim {
+
+namespace {
+
+InheritedImage image_before;
+
+// A small text on the stack: paths of /proc and the session variable.
+class Text {
+  public:
+    Text(char *out, std::size_t room) noexcept : out_(out), room_(room) { out_[0] = '\0'; }
+    Text &operator<<(const char *text) noexcept {
+        while (*text != '\0') put(*text++);
+        return *this;
+    }
+    Text &operator<<(std::uint64_t value) noexcept {
+        char digits[20];
+        std::size_t count = 0;
+        do {
+            digits[count++] = static_cast<char>('0' + value % 10);
+            value /= 10;
+        } while (value != 0);
+        while (count > 0) put(digits[--count]);
+        return *this;
+    }
+    bool whole() const noexcept { return !cut_; }
+    std::size_t length() const noexcept { return length_; }
+    void cut_back(std::size_t length) noexcept { out_[length_ = length] = '\0'; }
+
+  private:
+    void put(char c) noexcept {
+        cut_ = cut_ || length_ + 1 >= room_;
+        if (cut_) return;
+        out_[length_++] = c;
+        out_[length_] = '\0';
+    }
+    char *out_;
+    std::size_t room_;
+    std::size_t length_ = 0;
+    bool cut_ = false;
+};
+
+std::uint64_t take_number(const char *&text) noexcept {
+    std::uint64_t value = 0;
+    while (*text >= '0' && *text <= '9') value = value * 10 + static_cast<std::uint64_t>(*text++ - '0');
+    return value;
+}
+
+std::size_t read_small(const char *path, char *out, std::size_t room) noexcept {
+    const int fd = wire::raw_open(path, O_RDONLY);
+    if (fd < 0) return 0;
+    const long got = wire::raw_syscall(SYS_read, fd, out, room - 1);
+    wire::raw_close(fd);
+    const std::size_t length = got > 0 ? static_cast<std::size_t>(got) : 0;
+    out[length] = '\0';
+    return length;
+}
+
+const char *skip_spaces(const char *text) noexcept {
+    while (*text == ' ' || *text == '\t') ++text;
+    return text;
+}
+
+const char *next_word(const char *text) noexcept {
+    while (*text != '\0' && *text != ' ' && *text != '\t' && *text != '\n') ++text;
+    return skip_spaces(text);
+}
+
+// One "lock:" line of /proc/PID/fdinfo/FD: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
+struct LockLine {
+    wire::Family family;
+    std::int32_t taker;  // -1 for OFD locks: they have no process
+    std::uint64_t inode;
+};
+
+// Calls visit(LockLine) for each lock that hangs on a descriptor of a process, as the kernel tells it.
+template <class Visit>
+void for_each_lock_line(std::uint64_t pid, int fd, Visit visit) noexcept {
+    char path[64];
+    Text text(path, sizeof(path));
+    text << "/proc/" << pid << "/fdinfo/" << static_cast<std::uint64_t>(fd);
+    char info[2048];
+    read_small(path, info, sizeof(info));
+    for (const char *line = std::strstr(info, "lock:"); line != nullptr; line = std::strstr(line + 5, "lock:")) {
+        const char *word = next_word(skip_spaces(line + 5));  // past the number
+        LockLine found{wire::Family::flock, -1, 0};
+        if (std::strncmp(word, "OFDLCK", 6) == 0) {
+            found.family = wire::Family::ofd;
+        } else if (std::strncmp(word, "FLOCK", 5) != 0) {
+            continue;
+        }
+        word = next_word(next_word(next_word(word)));  // past family, ADVISORY and mode
+        if (*word != '-') found.taker = static_cast<std::int32_t>(take_number(word));
+        word = next_word(word);
+        for (int colons = 0; *word != '\0' && colons < 2; ++word) colons += *word == ':';
+        found.inode = take_number(word);
+        visit(found);
+    }
+}
+
+std::uint64_t parent_of(std::uint64_t pid) noexcept {
+    char path[64];
+    Text(path, sizeof(path)) << "/proc/" << pid << "/stat";
+    char text[512];
+    read_small(path, text, sizeof(text));
+    const char *end = std::strrchr(text, ')');
+    if (end == nullptr) return 0;
+    const char *word = next_word(skip_spaces(end + 1));  // past the state
+    return take_number(word);
+}
+
+const wire::InheritedLock *published(std::uint64_t device, std::uint64_t inode, int fd, const LockLine *line) noexcept {
+    for (const wire::InheritedLock &lock : process.spool.header().inherited) {
+        if (lock.description.load(std::memory_order_acquire) == 0) continue;
+        if (lock.device != device || lock.inode != inode) continue;
+        if (line != nullptr && line->taker != -1 ? lock.taker == line->taker : lock.fd == fd) return &lock;
+    }
+    return nullptr;
+}
+
+void publish(int fd, Identity identity, std::uint64_t device, std::uint64_t inode) noexcept {
+    wire::SpoolHeader &header = process.spool.header();
+    const std::uint32_t number = header.next_inherited.fetch_add(1, std::memory_order_relaxed);
+    wire::InheritedLock &lock = header.inherited[number % wire::kInheritedLocks];
+    lock.description.store(0, std::memory_order_release);
+    lock.file = identity.file;
+    lock.device = device;
+    lock.inode = inode;
+    lock.taker = process.identity.pid;
+    lock.fd = fd;
+    lock.description.store(identity.description, std::memory_order_release);
+    header.inherited_fds.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_release);
+}
+
+}  // namespace
+
+InheritedImage inherited_image() noexcept {
+    return image_before;
+}
+
+std::uint32_t shared_description(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
+    std::uint32_t description = 0;
+    for_each_lock_line(static_cast<std::uint64_t>(wire::raw_syscall(SYS_getpid)), fd, [&](const LockLine &line) {
+        if (line.inode != inode) return;
+        const wire::InheritedLock *lock = published(device, inode, fd, &line);
+        if (lock != nullptr) description = lock->description.load(std::memory_order_relaxed);
+    });
+    return description;
+}
+
+void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept {
+    Descriptor *descriptor = find_descriptor(fd);
+    if (descriptor == nullptr) return;
+    bool shared = false;
+    auto pid = static_cast<std::uint64_t>(wire::raw_syscall(SYS_getppid));
+    constexpr int kMostAncestors = 12;
+    for (int level = 0, misses = 0; pid > 1 && level < kMostAncestors && misses < 2; ++level, pid = parent_of(pid)) {
+        bool shares = false;
+        for_each_lock_line(pid, fd, [&](const LockLine &line) {
+            shares = shares || (line.family == family && line.inode == descriptor->inode &&
+                                (line.taker == -1 || line.taker == process.identity.pid));
+        });
+        misses = shares ? 0 : misses + 1;
+        if (!shares) continue;
+        shared = true;
+        write_note(me, {.kind = wire::RecordKind::sharer,
+                        .family = family,
+                        .fd = fd,
+                        .file = identity.file,
+                        .description = identity.description,
+                        .a = pid,
+                        .b = static_cast<std::uint64_t>(fd)});
+    }
+    descriptor->provenance.store(shared ? Descriptor::inherited : Descriptor::opened_here, std::memory_order_relaxed);
+    if (shared) publish(fd, identity, descriptor->device, descriptor->inode);
+}
+
+bool adopt(int fd) noexcept {
+    if (find_descriptor(fd) != nullptr) return true;
+    struct stat status {};
+    if (!open_spool() || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return false;
+    // Without a lock on it just now, the same file under the same number still tells who no longer shares it.
+    const wire::InheritedLock *lock = published(status.st_dev, status.st_ino, fd, nullptr);
+    const std::uint32_t description = shared_description(fd, status.st_dev, status.st_ino);
+    if (lock == nullptr && description == 0) return false;
+    Identity identity{0, description};
+    for (const wire::InheritedLock &candidate : process.spool.header().inherited) {
+        const std::uint32_t number = candidate.description.load(std::memory_order_acquire);
+        if (number != 0 && number == description) identity.file = candidate.file;
+    }
+    if (description == 0) identity = {lock->file, lock->description.load(std::memory_order_acquire)};
+    if (identity.packed() == 0) return false;
+    track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
+    return true;
+}
+
+bool adopt_all() noexcept {
+    const std::atomic<std::uint64_t> *mask = shared_mask.load(std::memory_order_acquire);
+    if (mask->load(std::memory_order_relaxed) != 0) {
+        for_each_open_descriptor([](int fd) {
+            if (may_concern_locks(fd)) adopt(fd);
+        });
+    }
+    return tracked_mask.load(std::memory_order_relaxed) != 0;
+}
+
+void adopt_from_environment() noexcept {
+    if (!settings.inherits || !open_spool()) return;
+    const char *text = settings.inherited;
+    image_before.pid = static_cast<std::int32_t>(take_number(text));
+    if (*text == '.') ++text;
+    image_before.image = static_cast<std::uint32_t>(take_number(text));
+    const bool another_process = image_before.pid != wire::raw_syscall(SYS_getpid);
+    Thread &me = thread;
+    while (*text == ';') {
+        const int fd = static_cast<int>(take_number(++text));
+        if (*text == '.') ++text;
+        Identity identity;
+        identity.description = static_cast<std::uint32_t>(take_number(text));
+        if (*text == '.') ++text;
+        identity.file = static_cast<std::uint32_t>(take_number(text));
+        struct stat status {};
+        if (identity.packed() == 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) continue;
+        track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
+        // An exec'd image is found again by its pid; a spawned one has to say that it shares.
+        if (!another_process || !enter(me)) continue;
+        write_note(me, {.kind = wire::RecordKind::sharer,
+                        .fd = fd,
+                        .file = identity.file,
+                        .description = identity.description,
+                        .a = static_cast<std::uint64_t>(process.identity.pid),
+                        .b = static_cast<std::uint64_t>(fd)});
+    }
+    for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+        if (std::strncmp(*entry, "PLANLOOP_SESSION=", 17) != 0) continue;
+        if (char *bang = std::strchr(*entry, '!')) *bang = '\0';
+    }
+}
+
+bool session_variable(Thread &me, char (&out)[kSessionVariableBytes]) noexcept {
+    if (tracked_mask.load(std::memory_order_relaxed) == 0) return false;
+    Text text(out, sizeof(out));
+    const auto pid = static_cast<std::uint64_t>(wire::raw_syscall(SYS_getpid));
+    const std::uint32_t image = in_vfork_child(me) || !attached(me) ? 0 : process.identity.process;
+    text << "PLANLOOP_SESSION=" << settings.session << "!" << pid << "." << image;
+    bool any = false;
+    for (int page_number = 0; page_number < kMostDescriptors / kDescriptorsPerPage; ++page_number) {
+        const DescriptorPage *page = descriptor_pages[page_number].load(std::memory_order_acquire);
+        for (int i = 0; page != nullptr && i < kDescriptorsPerPage; ++i) {
+            const Identity identity = Identity::unpack(page->descriptors[i].ids.load(std::memory_order_acquire));
+            if (identity.packed() == 0) continue;
+            const int fd = page_number * kDescriptorsPerPage + i;
+            const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFD);
+            struct stat status {};
+            if (flags < 0 || (flags & FD_CLOEXEC) != 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) continue;
+            if (status.st_dev != page->descriptors[i].device || status.st_ino != page->descriptors[i].inode) continue;
+            const std::size_t before = text.length();
+            text << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
+            if (!text.whole()) {  // the supervisor finds the rest in /proc
+                text.cut_back(before);
+                return any;
+            }
+            any = true;
+        }
+    }
+    return any;
+}
+
+}  // namespace planloop::shim

@@ -1,0 +1,43 @@
+// From the arguments of a lock call to a LockCall: one function for each way of asking, so that flock(), fcntl(),
+// lockf() and the same calls through syscall() are described alike. Each returns true for an unlock.
+//
+// Ranges are made absolute when the call is made: SEEK_CUR and SEEK_END mean what they meant then. A range, command or
+// pointer that the kernel will refuse is flagged kBadArguments and recorded all the same; no pointer of the program is
+// followed before it is known to be readable.
+#ifndef PLANLOOP_INTERPOSE_LOCK_CALLS_H
+#define PLANLOOP_INTERPOSE_LOCK_CALLS_H
+
+#include <fcntl.h>
+#include <pthread.h>
+
+#include "interpose/recording.h"
+
+namespace planloop::shim {
+
+bool describe_flock(int fd, int operation, void *caller, LockCall &call) noexcept;
+
+// Whether `command` of fcntl takes or releases a lock; F_GETLK and its kin only ask.
+constexpr bool is_lock_command(int command) noexcept {
+    return command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK || command == F_OFD_SETLKW;
+}
+bool describe_fcntl(int fd, int command, const struct flock *lock, void *caller, LockCall &call) noexcept;
+
+// Handler for a thread that is cancelled inside a blocking call.
+void abandon_pending(void *) noexcept;
+
+// The same for a call that is a cancellation point while it waits: fcntl's lock commands and lockf.
+template <class Real>
+auto record_cancellable(const LockCall &call, bool unlock, Real real_call) {
+    if (unlock) return record_release(call, real_call);
+    return record_acquire(call, [&] {
+        decltype(real_call()) result;
+        pthread_cleanup_push(abandon_pending, nullptr);
+        result = real_call();
+        pthread_cleanup_pop(0);
+        return result;
+    });
+}
+
+}  // namespace planloop::shim
+
+#endif

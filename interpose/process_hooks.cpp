@@ -1,0 +1,162 @@
+// How processes begin and end: the constructor, fork and its kin, exit and its kin.
+#include <fcntl.h>
+#include <paths.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "interpose/descriptor_calls.h"
+#include "interpose/inherited.h"
+#include "interpose/process_calls.h"
+#include "interpose/real.h"
+#include "interpose/settings.h"
+
+namespace planloop::shim {
+
+bool prepare_fork() noexcept {
+    read_settings();
+    if (!settings.enabled || in_vfork_child(thread) || !open_spool()) return false;
+    return adopt_all() || attached(thread);
+}
+
+void note_exit(wire::ExitCause cause, int status) noexcept {
+    Thread &me = thread;
+    if (!settings.enabled || in_vfork_child(me)) return;
+    if (!adopt_all() && !attached(me)) return;
+    if (!enter(me)) return;
+    ForkPage *page = process.page.load(std::memory_order_acquire);
+    if (page->exited.exchange(1, std::memory_order_relaxed) != 0) return;
+    write_note(me, {.kind = wire::RecordKind::exit,
+                    .a = static_cast<std::uint64_t>(cause),
+                    .b = static_cast<std::uint64_t>(status)});
+}
+
+namespace {
+
+void note_quick_exit() {
+    note_exit(wire::ExitCause::quick, 0);
+}
+
+// Runs before main, in every process: keep it short.
+__attribute__((constructor)) void start() {
+    resolve_eager();
+    read_settings();
+    if (!settings.enabled) return;
+    at_quick_exit(note_quick_exit);  // registered first, so it runs last
+    if (settings.inherits) adopt_from_environment();
+}
+
+// Runs after the program's own exit handlers and destructors, shortly before the kernel closes what is open.
+__attribute__((destructor)) void finish() {
+    note_exit(wire::ExitCause::exit, 0);
+}
+
+template <Symbol symbol>
+pid_t hook_fork() {
+    const bool concerns_locks = prepare_fork();
+    const std::uint64_t before = concerns_locks ? process.spool.ticks() : 0;
+    const pid_t child = real<symbol>()();
+    if (concerns_locks && child > 0) {
+        Thread &me = thread;
+        // Stamped before the fork: the child may have done much by now.
+        if (enter(me)) {
+            if (wire::Record *record = me.stream.claim(process.spool, me.who(process))) {
+                record->kind = wire::RecordKind::fork;
+                record->a = static_cast<std::uint64_t>(child);
+                record->begin = before;
+                me.stream.publish(record, wire::State::complete);
+            }
+        }
+    }
+    return child;
+}
+
+}  // namespace
+
+}  // namespace planloop::shim
+
+using namespace planloop::shim;
+namespace wire = planloop::wire;
+
+extern "C" pid_t planloop_fork() PLANLOOP_EXPORT(fork);
+pid_t planloop_fork() {
+    return hook_fork<Symbol::fork>();
+}
+
+extern "C" pid_t planloop___fork() PLANLOOP_EXPORT(__fork);
+pid_t planloop___fork() {
+    return hook_fork<Symbol::__fork>();
+}
+
+extern "C" pid_t planloop__Fork() PLANLOOP_EXPORT(_Fork);
+pid_t planloop__Fork() {
+    return hook_fork<Symbol::_Fork>();
+}
+
+// vfork returns twice on one stack, so no C++ frame may stand between it and its caller: prepare, then jump.
+extern "C" __attribute__((used)) void *planloop_before_vfork() {
+    prepare_fork();
+    thread.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
+    return reinterpret_cast<void *>(real<Symbol::vfork>());
+}
+
+#if defined(__x86_64__)
+__asm__(
+    ".text\n"
+    ".globl vfork\n"
+    ".type vfork, @function\n"
+    ".globl __vfork\n"
+    ".type __vfork, @function\n"
+    "vfork:\n"
+    "__vfork:\n"
+    "  .cfi_startproc\n"
+    "  endbr64\n"
+    "  subq $8, %rsp\n"
+    "  .cfi_adjust_cfa_offset 8\n"
+    "  call planloop_before_vfork\n"
+    "  addq $8, %rsp\n"
+    "  .cfi_adjust_cfa_offset -8\n"
+    "  jmp *%rax\n"
+    "  .cfi_endproc\n"
+    ".size vfork, . - vfork\n"
+    ".size __vfork, . - __vfork\n");
+#endif
+
+// As libc's daemon(3) does it, but through the hooks: libc's own fork and _exit in there reach none.
+extern "C" int planloop_daemon(int keep_folder, int keep_streams) PLANLOOP_EXPORT(daemon);
+int planloop_daemon(int keep_folder, int keep_streams) {
+    const pid_t child = planloop_fork();
+    if (child < 0) return -1;
+    if (child > 0) _exit(0);
+    if (setsid() == -1) return -1;
+    if (keep_folder == 0) static_cast<void>(chdir("/"));
+    if (keep_streams != 0) return 0;
+    const int null = open(_PATH_DEVNULL, O_RDWR);
+    struct stat status {};
+    if (null == -1 || fstat(null, &status) != 0) {
+        if (null != -1) close(null);
+        return -1;
+    }
+    if (!S_ISCHR(status.st_mode)) {
+        close(null);
+        errno = ENODEV;
+        return -1;
+    }
+    for (int stream = 0; stream <= 2; ++stream) dup2(null, stream);
+    if (null > 2) close(null);
+    return 0;
+}
+
+extern "C" __attribute__((noreturn)) void planloop__exit(int status) PLANLOOP_EXPORT(_exit);
+void planloop__exit(int status) {
+    note_exit(wire::ExitCause::immediate, status);
+    real<Symbol::_exit>()(status);
+    __builtin_unreachable();
+}
+
+extern "C" __attribute__((noreturn)) void planloop__Exit(int status) PLANLOOP_EXPORT(_Exit);
+void planloop__Exit(int status) {
+    note_exit(wire::ExitCause::immediate, status);
+    real<Symbol::_Exit>()(status);
+    __builtin_unreachable();
+}

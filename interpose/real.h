@@ -1,0 +1,53 @@
+// The functions that the hooks stand in front of, as the next library in the search order has them: another preloaded
+// library keeps its turn. real.cpp is the only file that calls dlsym.
+//
+// real<Symbol::close>()(fd) calls the real close. A lazy one is resolved at its first call; dlsym takes locks, so what
+// may be called from a signal handler or a vfork child is resolved by the constructor.
+#ifndef PLANLOOP_INTERPOSE_REAL_H
+#define PLANLOOP_INTERPOSE_REAL_H
+
+#include <dirent.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include <atomic>
+
+namespace planloop::shim {
+
+enum class Symbol : unsigned char {
+#define PLANLOOP_HOOK(name, when, result, parameters) name,
+#include "interpose/hooks.inc"
+#undef PLANLOOP_HOOK
+    count
+};
+
+template <Symbol>
+struct SymbolType;
+#define PLANLOOP_HOOK(name, when, result, parameters) \
+    template <>                                       \
+    struct SymbolType<Symbol::name> {                 \
+        using Function = result parameters;           \
+    };
+#include "interpose/hooks.inc"
+#undef PLANLOOP_HOOK
+
+extern std::atomic<void *> real_functions[static_cast<unsigned>(Symbol::count)];
+
+// Never null: a program that got as far as calling the hook was linked against the function.
+void *resolve(Symbol symbol) noexcept;
+void resolve_eager() noexcept;
+
+template <Symbol symbol>
+inline typename SymbolType<symbol>::Function *real() noexcept {
+    void *function = real_functions[static_cast<unsigned>(symbol)].load(std::memory_order_relaxed);
+    if (__builtin_expect(function == nullptr, 0)) function = resolve(symbol);
+    return reinterpret_cast<typename SymbolType<symbol>::Function *>(function);
+}
+
+}  // namespace planloop::shim
+
+// A hook's C++ name differs from its symbol, so that it needs not repeat libc's declaration with its attributes.
+#define PLANLOOP_EXPORT(symbol) __asm__(#symbol) __attribute__((visibility("default")))
+
+#endif

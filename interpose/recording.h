@@ -1,0 +1,119 @@
+// The two shapes of a recorded call: one that may take a lock, one that gives it back. Both leave errno and the result
+// exactly as the real function made them.
+//
+// Order is what makes traces true: an acquisition is published before the real call and completed after it, a release
+// is stamped and published before the real call. So a release never sorts after the acquisition that it allowed.
+//
+// No frame here is noexcept: a thread that is cancelled inside the real call unwinds through it.
+#ifndef PLANLOOP_INTERPOSE_RECORDING_H
+#define PLANLOOP_INTERPOSE_RECORDING_H
+
+#include <cerrno>
+#include <cstdint>
+
+#include "interpose/attach.h"
+#include "interpose/descriptors.h"
+#include "interpose/inherited.h"
+
+namespace planloop::shim {
+
+struct LockCall {
+    wire::Family family;
+    wire::Mode mode;     // none: an unlock
+    std::uint8_t flags;  // wire::Flags
+    int fd;
+    std::uint64_t start;
+    std::uint64_t length;
+    void *caller;
+};
+
+inline void fill(wire::Record &record, wire::RecordKind kind, const LockCall &call, Identity identity,
+                 std::uint64_t now) noexcept {
+    record.kind = kind;
+    record.family = call.family;
+    record.mode = call.mode;
+    record.flags = call.flags;
+    record.begin = now;
+    record.fd = call.fd;
+    record.file = identity.file;
+    record.description = identity.description;
+    record.a = call.start;
+    record.b = call.length;
+    record.caller = reinterpret_cast<std::uint64_t>(call.caller);
+}
+
+// A call that this thread left without coming back (cancellation, longjmp) is still pending. The stack tells it from a
+// call that a signal handler has interrupted: the handler's frames lie deeper.
+inline void close_abandoned(Thread &me, std::uintptr_t frame, std::uint64_t now) noexcept {
+    if (me.pending == nullptr || frame < me.pending_frame) return;
+    me.pending->end = now;
+    wire::StreamWriter::conclude(me.pending, wire::State::abandoned);
+    me.pending = nullptr;
+}
+
+// After success: what the record alone cannot tell.
+inline void note_acquired(Thread &me, const LockCall &call, Identity identity) noexcept {
+    if (call.family == wire::Family::posix) {
+        note_posix_lock(call.fd, identity.file);
+        return;
+    }
+    const Descriptor *descriptor = find_descriptor(call.fd);
+    if (descriptor != nullptr && descriptor->provenance.load(std::memory_order_relaxed) == Descriptor::found_open) {
+        look_for_sharers(me, call.fd, identity, call.family);
+    }
+}
+
+template <class Real>
+__attribute__((always_inline)) inline auto record_acquire(const LockCall &call, Real real_call) {
+    Thread &me = thread;
+    if (!enter(me)) return real_call();
+    const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+    std::uint64_t now = process.spool.ticks();
+    close_abandoned(me, frame, now);
+    const bool trusted = me.trusted_fd == call.fd && now - me.trusted_until < process.trust_ticks;
+    const Identity identity = identify(me, call.fd, now);
+    if (!trusted) now = process.spool.ticks();
+    wire::Record *record = me.stream.claim(process.spool, me.who(process));
+    if (__builtin_expect(record == nullptr, 0)) return real_call();
+    fill(*record, wire::RecordKind::acquire, call, identity, now);
+    me.stream.publish(record, wire::State::pending);
+    wire::Record *outer = me.pending;
+    const std::uintptr_t outer_frame = me.pending_frame;
+    me.pending = record;
+    me.pending_frame = frame;
+
+    const auto result = real_call();
+
+    now = process.spool.ticks();
+    record->end = now;
+    record->error = result < 0 ? errno : 0;
+    wire::StreamWriter::conclude(record, wire::State::complete);
+    me.pending = outer;
+    me.pending_frame = outer_frame;
+    if (result >= 0) note_acquired(me, call, identity);
+    trust(me, call.fd, identity, now);
+    return result;
+}
+
+template <class Real>
+__attribute__((always_inline)) inline auto record_release(const LockCall &call, Real real_call) {
+    Thread &me = thread;
+    if (!enter(me)) return real_call();
+    const Descriptor *descriptor = find_descriptor(call.fd);
+    const Identity identity = descriptor != nullptr ? Identity::unpack(descriptor->ids.load(std::memory_order_relaxed))
+                                                    : identify_slowly(me, call.fd);
+    wire::Record *record = me.stream.claim(process.spool, me.who(process));
+    if (__builtin_expect(record == nullptr, 0)) return real_call();
+    fill(*record, wire::RecordKind::release, call, identity, process.spool.ticks());
+    me.stream.publish(record, wire::State::complete);
+
+    const auto result = real_call();
+
+    if (result < 0) record->error = errno;
+    trust(me, call.fd, identity, process.spool.ticks());
+    return result;
+}
+
+}  // namespace planloop::shim
+
+#endif

@@ -1,0 +1,37 @@
+// What the environment asks for, read once before main: later the program may have changed or cleared it.
+//
+//   PLANLOOP_SESSION     the session to record into; empty or missing: the shim does nothing. A value may carry what
+//   the
+//                        process inherits behind a '!': see inherited.h
+//   PLANLOOP_HOME        default $HOME/.planloop
+//   PLANLOOP_TRACE_ID    the trace id that this process and its children carry
+//   PLANLOOP_NO_RECORDING=1  the shim does nothing
+#ifndef PLANLOOP_INTERPOSE_SETTINGS_H
+#define PLANLOOP_INTERPOSE_SETTINGS_H
+
+#include <cstddef>
+
+namespace planloop::shim {
+
+struct Settings {
+    static constexpr std::size_t kMostPath = 3072;
+    bool read = false;
+    bool enabled = false;
+    bool inherits = false;  // PLANLOOP_SESSION carried descriptors
+    char session[129] = {};
+    char spool_folder[kMostPath] = {};  // absolute
+    char trace_id[80] = {};
+    char inherited[1024] = {};  // what stood behind the '!'
+};
+
+extern Settings settings;
+
+// Reads the environment if nobody has; idempotent, and safe before any constructor. Async-signal-safe.
+void read_settings() noexcept;
+
+// Makes the session's folders (0700) as far as they are missing; false when they cannot be.
+bool make_spool_folder() noexcept;
+
+}  // namespace planloop::shim
+
+#endif
