@@ -7,7 +7,7 @@
 // Numbers: the six top bits of Event::process, thread, file and description tell the spool (0 to 61, by age), 62 stands
 // for planloop.jsonl; so numbers of two spools never meet. Event::entry does likewise with its top byte. A `not_traced`
 // event's `file` gives the path of the program that was started. A log line without a lock (the Python planloop's) is
-// about the lock `session`.
+// about the lock `session`. A `child_wait_ended` event's `start` is what the call returned.
 //
 // At equal times a release sorts before an acquisition, a fork and a process start before everything else.
 // Times never go back, even where a damaged file says so.

@@ -58,6 +58,10 @@ class SpoolClock {
     std::int64_t utc_ns(std::uint64_t spool_ticks) const noexcept;
     // Length of an interval on a chunk's own clock; 0 when it runs backwards.
     std::int64_t interval_ns(wire::ClockKind chunk_clock, std::uint64_t from, std::uint64_t to) const noexcept;
+    std::uint64_t ticks_in(std::int64_t ns) const noexcept {
+        if (kind_ == wire::ClockKind::monotonic) return static_cast<std::uint64_t>(ns);
+        return static_cast<std::uint64_t>(ticks_of(ns));
+    }
     // The stamp that a thread would make now, or nothing when this machine cannot tell.
     std::optional<std::uint64_t> spool_ticks_now() const;
 

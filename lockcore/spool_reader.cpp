@@ -277,7 +277,6 @@ std::vector<std::string> SpoolReader::messages() const {
         lines.push_back(fmt::format("{}: its header is lost; read from what its chunks repeat", name));
     tell(damage_.missing_bytes, "bytes are missing at the end: the file is truncated");
     tell(damage_.lost_pages, "damaged pages were skipped");
-    tell(damage_.torn, "events were cut off while they were written and are skipped");
     tell(damage_.damaged, "damaged events were skipped");
     tell(damage_.cut_text, "names are cut short: part of their text is missing");
     if (!clock_.known_rate() && !streams_.empty()) {

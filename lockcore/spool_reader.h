@@ -88,7 +88,8 @@ class SpoolReader {
     const SpoolDamage &damage() const noexcept { return damage_; }
     // Events that writers counted but could not record, read afresh.
     std::uint64_t dropped() const;
-    // One line for each kind of thing that was passed over.
+    // One line for each kind of thing that was passed over, but for the torn slots: those are lost events, to be
+    // counted with the dropped ones.
     std::vector<std::string> messages() const;
 
     // Looks for chunks added since. Streams keep their places in streams(), new ones come behind.

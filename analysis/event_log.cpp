@@ -1,0 +1,263 @@
+#include "analysis/event_log.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "lockcore/clock.h"
+#include "lockcore/lock_id.h"
+#include "lockcore/session.h"
+
+namespace planloop::analysis {
+
+struct LogFields {
+    std::int64_t utc_ns = 0;
+    EventKind kind{};
+    wire::Mode mode{};
+    std::string trace_id, operation, entry, process, source, spool, lock_id, family, path;
+    std::int64_t pid = 0, tid = 0, error = 0, wait_ns = 0;
+    std::uint64_t start = 0, len = 0;
+};
+
+namespace {
+
+using Json = nlohmann::json;
+
+// Events put into order at a time; some two megabytes.
+constexpr std::size_t kReorder = std::size_t{1} << 14;
+constexpr char kSessionLock[] = "session";  // what the Python planloop's lock lines are about
+
+const Json *member(const Json &object, const char *key) {
+    const auto found = object.find(key);
+    return found == object.end() ? nullptr : &*found;
+}
+
+std::string text(const Json &object, const char *key) {
+    const Json *value = member(object, key);
+    return value != nullptr && value->is_string() ? value->get<std::string>() : std::string{};
+}
+
+// Integers of every kind, and what a program of another language writes as 3.0.
+std::optional<double> real(const Json &object, const char *key) {
+    const Json *value = member(object, key);
+    if (value == nullptr || !value->is_number()) return std::nullopt;
+    return value->get<double>();
+}
+
+std::int64_t integer(const Json &object, const char *key) {
+    const Json *value = member(object, key);
+    if (value == nullptr) return 0;
+    if (value->is_number_unsigned()) {
+        const auto number = value->get<std::uint64_t>();
+        return static_cast<std::int64_t>(std::min<std::uint64_t>(number, std::numeric_limits<std::int64_t>::max()));
+    }
+    return value->is_number_integer() ? value->get<std::int64_t>() : 0;
+}
+
+std::uint64_t positive(const Json &object, const char *key) {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(integer(object, key), 0));
+}
+
+std::int64_t wait_of(const Json &object) {
+    const std::int64_t wait_ns = integer(object, "wait_ns");
+    if (wait_ns > 0) return wait_ns;
+    const double wait_ms = real(object, "wait_ms").value_or(0);
+    return wait_ms > 0 && wait_ms < 9e12 ? static_cast<std::int64_t>(wait_ms * 1e6) : 0;
+}
+
+std::optional<EventKind> kind_named(std::string_view name) {
+    if (name == "lock_requested") return EventKind::lock_requested;
+    if (name == "lock_acquired") return EventKind::lock_acquired;
+    if (name == "lock_released") return EventKind::lock_released;
+    if (name == "lock_failed") return EventKind::lock_failed;
+    return std::nullopt;
+}
+
+// FNV-1a: entries need no table, so a line's memory ends with the line.
+std::uint64_t hash_of(std::string_view text) {
+    std::uint64_t hash = 0xcbf29ce484222325U;
+    for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+    return hash;
+}
+
+std::int32_t small(std::int64_t number) {
+    return number < 0 || number > std::numeric_limits<std::int32_t>::max() ? 0 : static_cast<std::int32_t>(number);
+}
+
+}  // namespace
+
+LogEvents::LogEvents(LineReader reader, std::string path, EventTables &tables, SpoolIsRead spool_is_read,
+                     bool following, std::int64_t hold_back_ns)
+    : reader_(std::move(reader)),
+      path_(std::move(path)),
+      tables_(tables),
+      spool_is_read_(std::move(spool_is_read)),
+      following_(following),
+      hold_back_ns_(hold_back_ns),
+      horizon_ns_(following ? utc_now_ns() - hold_back_ns : std::numeric_limits<std::int64_t>::max()) {}
+
+void LogEvents::poll() {
+    at_end_ = false;
+    horizon_ns_ = utc_now_ns() - hold_back_ns_;
+}
+
+bool LogEvents::next(Event &event) {
+    while (heap_.size() < kReorder && !at_end_) {
+        if (!read_one()) at_end_ = true;
+    }
+    if (heap_.empty() || heap_.front().event.t_ns > horizon_ns_) return false;
+    std::pop_heap(heap_.begin(), heap_.end(), std::greater<>());
+    event = heap_.back().event;
+    heap_.pop_back();
+    return true;
+}
+
+bool LogEvents::read_one() {
+    std::string_view line;
+    if (reader_.next(line)) {
+        take_line(line);
+        return true;
+    }
+    // A file that was written by hand may lack its last newline; one that is being written will get it.
+    if (following_ || !reader_.take_unterminated(line)) return false;
+    const std::uint64_t broken = broken_;
+    take_line(line);
+    torn_ += broken_ - broken;
+    broken_ = broken;
+    return true;
+}
+
+void LogEvents::take_line(std::string_view line) {
+    while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.remove_suffix(1);
+    if (line.empty()) return;
+    if (line.front() != '{' || line.back() != '}') {
+        ++broken_;
+        return;
+    }
+    // Most lines are about other things, and parsing is dear.
+    if (line.find("\"lock_") == std::string_view::npos) return;
+    LogFields fields;
+    switch (parse(line, fields)) {
+        case Parsed::event:
+            take_fields(fields);
+            break;
+        case Parsed::other:
+            break;
+        case Parsed::broken:
+            ++broken_;
+            break;
+    }
+}
+
+LogEvents::Parsed LogEvents::parse(std::string_view line, LogFields &fields) const {
+    const Json json = Json::parse(line, nullptr, false);
+    if (!json.is_object()) return Parsed::broken;
+    const auto kind = kind_named(text(json, "event"));
+    if (!kind) return Parsed::other;
+    const auto utc_ns = parse_utc(text(json, "timestamp"));
+    if (!utc_ns) return Parsed::broken;
+    fields.kind = *kind;
+    fields.utc_ns = *utc_ns;
+    fields.source = text(json, "source");
+    fields.spool = text(json, "spool");
+    if (fields.source == "preload" && spool_is_read_(fields.spool)) return Parsed::other;
+    fields.trace_id = text(json, "trace_id");
+    fields.operation = text(json, "operation");
+    fields.entry = text(json, "lock_entry_id");
+    fields.process = text(json, "process");
+    fields.pid = integer(json, "pid");
+    fields.tid = integer(json, "tid");
+    fields.error = integer(json, "errno");
+    fields.wait_ns = wait_of(json);
+    const std::string mode = text(json, "mode");
+    fields.mode = mode == "shared" ? wire::Mode::shared : wire::Mode::exclusive;
+    if (const Json *lock = member(json, "lock"); lock != nullptr && lock->is_object()) {
+        fields.lock_id = text(*lock, "id");
+        fields.family = text(*lock, "family");
+        fields.path = text(*lock, "path");
+        fields.start = positive(*lock, "start");
+        fields.len = positive(*lock, "len");
+    }
+    return Parsed::event;
+}
+
+void LogEvents::take_fields(const LogFields &fields) {
+    Event event;
+    event.t_ns = fields.utc_ns;
+    event.kind = fields.kind;
+    event.mode = fields.mode;
+    event.process = process_number(fields);
+    event.thread = thread_number(fields);
+    event.pid = small(fields.pid);
+    event.tid = small(fields.tid);
+    event.file = lock_number(fields);
+    event.family = family_named(fields.family).value_or(wire::Family::named_mutex);
+    event.start = fields.start;
+    event.len = fields.len;
+    ++order_;
+    const std::uint64_t entry = fields.entry.empty() ? order_ : hash_of(fields.entry);
+    event.entry = std::uint64_t{kLogPart} << kEntryShift | (entry & ((std::uint64_t{1} << kEntryShift) - 1));
+    if (fields.kind == EventKind::lock_requested) event.flags = wire::kBlocking;
+    if (fields.kind == EventKind::lock_acquired || fields.kind == EventKind::lock_failed) {
+        event.duration_ns = fields.wait_ns;
+    }
+    if (fields.kind == EventKind::lock_failed) event.error = small(fields.error);
+    heap_.push_back({event, order_});
+    std::push_heap(heap_.begin(), heap_.end(), std::greater<>());
+}
+
+std::uint32_t LogEvents::process_number(const LogFields &fields) {
+    // An instrumented program has one operation for each trace; a pid without a trace id tells no more.
+    std::string key = fmt::format("{}\n{}\n{}\n{}", fields.pid, fields.trace_id, fields.operation, fields.process);
+    const auto [found, added] = processes_.try_emplace(
+        std::move(key), part_number(kLogPart, static_cast<std::uint32_t>(processes_.size()) + 1));
+    if (added) {
+        ProcessInfo info;
+        info.pid = small(fields.pid);
+        info.command_line = info.name = fields.process;
+        info.trace_id = fields.trace_id;
+        info.operation = fields.operation.empty() ? fields.process : fields.operation;
+        tables_.processes[found->second] = std::move(info);
+    }
+    return found->second;
+}
+
+std::uint32_t LogEvents::thread_number(const LogFields &fields) {
+    std::string key = fmt::format("{}\n{}", fields.pid, fields.tid);
+    if (fields.tid == 0) key += '\n' + fields.trace_id;
+    const auto [found, added] =
+        threads_.try_emplace(std::move(key), part_number(kLogPart, static_cast<std::uint32_t>(threads_.size()) + 1));
+    return found->second;
+}
+
+std::uint32_t LogEvents::lock_number(const LogFields &fields) {
+    const std::string &id = fields.lock_id.empty() ? fields.path : fields.lock_id;
+    const auto [found, added] = locks_.try_emplace(
+        id.empty() ? kSessionLock : id, part_number(kLogPart, static_cast<std::uint32_t>(locks_.size()) + 1));
+    if (added) {
+        FileInfo info;
+        info.path = fields.path;
+        if (const auto file = parse_lock_id(found->first)) {
+            info.device = file->device;
+            info.inode = file->inode;
+        } else {
+            info.lock_id = found->first;
+        }
+        tables_.files[found->second] = std::move(info);
+    }
+    return found->second;
+}
+
+void LogEvents::add_notes(SourceNotes &notes) const {
+    const auto tell = [&](std::uint64_t count, std::string_view what) {
+        if (count != 0) notes.messages.push_back(fmt::format("{}: {} {}", printable(path_), count, what));
+    };
+    tell(broken_, "lines that are no valid JSON events were skipped");
+    tell(torn_, "line was cut off at the end and is skipped");
+    tell(reader_.oversized(), "lines were too long and are skipped");
+}
+
+}  // namespace planloop::analysis

@@ -1,0 +1,164 @@
+#include "analysis/event_source.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "analysis/event_log.h"
+#include "analysis/event_spool.h"
+#include "lockcore/spool_reader.h"
+
+namespace planloop::analysis {
+namespace {
+
+class SessionSource final : public EventSource {
+  public:
+    SessionSource(Session session, const SourceOptions &options) : session_(std::move(session)), options_(options) {
+        find_parts();
+    }
+
+    bool next(Event &event) override;
+    const ProcessInfo &process(std::uint32_t id) const override {
+        static const ProcessInfo nobody;
+        const auto found = tables_.processes.find(id);
+        return found == tables_.processes.end() ? nobody : found->second;
+    }
+    const FileInfo &file(std::uint32_t id) const override {
+        static const FileInfo nothing;
+        const auto found = tables_.files.find(id);
+        return found == tables_.files.end() ? nothing : found->second;
+    }
+    SourceNotes notes() const override;
+
+  private:
+    struct Part {
+        std::unique_ptr<EventPart> events;
+        Event front;
+        bool has_front = false;
+    };
+
+    void find_parts();
+    void find_spools();
+    void find_log();
+    bool spool_is_read(const std::string &name) const {
+        return name.empty() ? !spools_.empty() : spools_.count(name) != 0;
+    }
+
+    Session session_;
+    SourceOptions options_;
+    EventTables tables_;
+    std::vector<Part> parts_;
+    std::set<std::string> spools_;                 // names of those that are read
+    std::map<std::string, std::string> failures_;  // by path
+    bool has_log_ = false;
+    bool at_end_ = false;
+    std::int64_t last_ns_ = 0;
+};
+
+void SessionSource::find_parts() {
+    find_spools();
+    if (!has_log_) find_log();
+}
+
+void SessionSource::find_spools() {
+    const auto paths = list_spools(session_);
+    if (!paths) {
+        failures_[session_.spool_dir()] = paths.error().message;
+        return;
+    }
+    std::vector<std::unique_ptr<SpoolReader>> readers;
+    for (const std::string &path : *paths) {
+        if (spools_.count(path.substr(path.rfind('/') + 1)) != 0) continue;
+        auto reader = SpoolReader::open(path);
+        if (!reader) {
+            failures_[path] = reader.error().message;
+            continue;
+        }
+        failures_.erase(path);
+        readers.push_back(std::move(*reader));
+    }
+    std::stable_sort(readers.begin(), readers.end(),
+                     [](const auto &a, const auto &b) { return a->created_utc_ns() < b->created_utc_ns(); });
+    for (std::unique_ptr<SpoolReader> &reader : readers) {
+        const std::string path = reader->path();
+        const auto number = static_cast<std::uint32_t>(spools_.size());
+        if (number >= kMostSpools) {
+            failures_[path] =
+                fmt::format("{}: not read: a session shows {} spools at most", printable(path), kMostSpools);
+            continue;
+        }
+        spools_.insert(path.substr(path.rfind('/') + 1));
+        parts_.emplace_back();
+        parts_.back().events = std::make_unique<SpoolEvents>(
+            std::move(reader), number, tables_, SpoolEvents::Following{options_.follow, options_.hold_back_ns});
+    }
+}
+
+void SessionSource::find_log() {
+    const std::string path = session_.log_file();
+    if (access(path.c_str(), F_OK) != 0) return;
+    auto reader = LineReader::open(path);
+    if (!reader) {
+        failures_[path] = reader.error().message;
+        return;
+    }
+    failures_.erase(path);
+    has_log_ = true;
+    parts_.emplace_back();
+    parts_.back().events = std::make_unique<LogEvents>(
+        std::move(*reader), path, tables_, [this](const std::string &name) { return spool_is_read(name); },
+        options_.follow, options_.hold_back_ns);
+}
+
+bool SessionSource::next(Event &event) {
+    if (at_end_) {
+        if (!options_.follow) return false;
+        for (Part &part : parts_) part.events->poll();
+        find_parts();
+        at_end_ = false;
+    }
+    Part *first = nullptr;
+    for (Part &part : parts_) {
+        if (!part.has_front) part.has_front = part.events->next(part.front);
+        if (!part.has_front) continue;
+        if (first == nullptr || part.front.t_ns < first->front.t_ns ||
+            (part.front.t_ns == first->front.t_ns && event_rank(part.front.kind) < event_rank(first->front.kind))) {
+            first = &part;
+        }
+    }
+    if (first == nullptr) {
+        at_end_ = true;
+        return false;
+    }
+    event = first->front;
+    first->has_front = false;
+    event.t_ns = last_ns_ = std::max(event.t_ns, last_ns_);
+    return true;
+}
+
+SourceNotes SessionSource::notes() const {
+    SourceNotes notes;
+    for (const auto &[path, message] : failures_) notes.messages.push_back(message);
+    for (const Part &part : parts_) part.events->add_notes(notes);
+    if (parts_.empty() && failures_.empty()) {
+        notes.messages.push_back(fmt::format("nothing has been recorded in session '{}'", printable(session_.id)));
+    }
+    return notes;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<EventSource>> open_session(const Session &session, const SourceOptions &options) {
+    struct stat status {};
+    if (stat(session.directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) {
+        return Error{fmt::format("session '{}' has no folder {}", printable(session.id), printable(session.directory))};
+    }
+    return std::unique_ptr<EventSource>(std::make_unique<SessionSource>(session, options));
+}
+
+}  // namespace planloop::analysis

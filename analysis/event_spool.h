@@ -1,0 +1,104 @@
+// The events of one spool: its streams merged by ticks, each record taken apart into the events it stands for.
+//
+// A stream's records follow each other by their begin, but a call that a signal handler interrupted ends after later
+// records of its stream; so the ends that are still to come wait beside the stream. A stream is opened when the merge
+// reaches its first record and closed at its end. n events of k streams cost n log k.
+//
+// Threads: one user at a time. Errors: none; what could not be read is in the notes.
+#ifndef PLANLOOP_ANALYSIS_EVENT_SPOOL_H
+#define PLANLOOP_ANALYSIS_EVENT_SPOOL_H
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "analysis/event_part.h"
+#include "lockcore/spool_reader.h"
+
+namespace planloop::analysis {
+
+class SpoolEvents final : public EventPart {
+  public:
+    struct Following {
+        bool on = false;
+        std::int64_t hold_back_ns = 0;
+    };
+
+    SpoolEvents(std::unique_ptr<SpoolReader> reader, std::uint32_t part, EventTables &tables, Following following);
+    ~SpoolEvents() override;
+
+    bool next(Event &event) override;
+    void poll() override;
+    void add_notes(SourceNotes &notes) const override;
+    const SpoolReader &reader() const { return *reader_; }
+
+  private:
+    struct Ending {  // of a call whose record was read
+        std::uint64_t key;
+        Event event;
+    };
+    struct OpenStream {
+        explicit OpenStream(std::size_t index) : cursor(index) {}
+        StreamCursor cursor;
+        SpoolRecord head;  // the next record, if has_head
+        bool has_head = false;
+        std::uint64_t head_key = 0;
+        std::vector<Ending> endings;  // latest first
+
+        bool ending_is_next() const;
+    };
+    struct Stream {
+        std::unique_ptr<OpenStream> open;
+        std::uint64_t last_key = 0;
+        bool done = false;
+    };
+    struct PendingCall {  // followed until it comes back
+        std::uint32_t stream;
+        SpoolRecord record;
+        Event event;
+    };
+    struct Entry {
+        std::uint64_t key;
+        std::uint32_t rank;
+        std::uint32_t stream;
+        bool operator>(const Entry &other) const {
+            if (key != other.key) return key > other.key;
+            return rank != other.rank ? rank > other.rank : stream > other.stream;
+        }
+    };
+
+    void add_streams();
+    void set_horizon();
+    void recheck_pending();
+    void rebuild_heap();
+    bool advance(std::uint32_t index, Entry &entry);
+    void read_head(std::uint32_t index, OpenStream &open);
+    void replace_top(const Entry &entry);
+    void remove_top();
+    void take_head(std::uint32_t index, Event &event);
+    void describe(const SpoolRecord &record, Event &event) const;
+    void finish_call(std::uint32_t index, const SpoolRecord &record, Event event);
+    void learn_process(const SpoolRecord &record);
+    void learn_file(const SpoolRecord &record);
+    std::uint32_t learn_program(const SpoolRecord &record);
+    std::uint32_t image_of(std::int32_t pid, std::uint64_t start_time) const;
+    std::uint32_t number(std::uint32_t local) const { return part_number(part_, local); }
+    std::uint64_t key_of(const SpoolRecord &record, std::uint64_t ticks) const {
+        return reader_->clock().to_spool_ticks(record.clock, ticks);
+    }
+
+    std::unique_ptr<SpoolReader> reader_;
+    std::uint32_t part_;
+    EventTables &tables_;
+    Following following_;
+    std::optional<std::uint64_t> horizon_;  // nothing later than this is given out yet
+    std::vector<Stream> streams_;
+    std::vector<Entry> heap_;
+    std::vector<PendingCall> pending_;
+    std::unordered_map<std::int32_t, std::vector<std::uint32_t>> images_;  // by pid, oldest first
+    std::uint32_t programs_ = 0;
+};
+
+}  // namespace planloop::analysis
+
+#endif
