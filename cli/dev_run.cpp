@@ -1,0 +1,131 @@
+// planloop dev run: runs a program with the recording library preloaded, and says at the end what was seen.
+//
+// Whatever stands in the way of recording must not stand in the way of the program: then it runs as if planloop were
+// not there, in planloop's own place, and stderr says so before.
+
+#include <fmt/format.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "analysis/render_text.h"
+#include "cli/child.h"
+#include "cli/command.h"
+#include "cli/output.h"
+#include "cli/preload_library.h"
+#include "cli/program.h"
+#include "cli/supervised_spool.h"
+#include "cli/supervisor.h"
+#include "lockcore/session.h"
+#include "lockcore/trace_id.h"
+
+namespace planloop::cli {
+namespace {
+
+int failed_to_start(const std::string &name, int error) {
+    say(exec_failure_text(name, error));
+    return exec_failure_status(error);
+}
+
+int run_unrecorded(const std::vector<std::string> &program, std::string_view why) {
+    say(fmt::format("nothing is recorded: {}", why));
+    return failed_to_start(program[0], become(program));
+}
+
+// All that recording needs, made before the program starts.
+struct Preparation {
+    Session session;
+    std::string preload;
+    std::unique_ptr<SupervisedSpool> spool;
+};
+
+Result<Preparation> prepare(const std::string &session_id) {
+    Preparation made;
+    const char *off = ::getenv("PLANLOOP_NO_RECORDING");
+    if (off != nullptr && std::string_view(off) == "1") return Error{"PLANLOOP_NO_RECORDING is set"};
+    const Result<std::string> library = preload_library();
+    if (!library) return library.error();
+    Result<std::string> preload = preload_value(*library, ::getenv("LD_PRELOAD"));
+    if (!preload) return preload.error();
+    made.preload = std::move(*preload);
+    Result<Session> session = create_session(session_id);
+    if (!session) return session.error();
+    made.session = std::move(*session);
+    Result<std::unique_ptr<SupervisedSpool>> spool = SupervisedSpool::open(made.session);
+    if (!spool) return spool.error();
+    made.spool = std::move(*spool);
+    return made;
+}
+
+Environment environment_of(const Preparation &made) {
+    std::error_code failed;
+    std::string home = std::filesystem::absolute(planloop_home(), failed).string();
+    if (failed) home = planloop_home();
+    Environment environment{
+        {"LD_PRELOAD", made.preload}, {"PLANLOOP_SESSION", made.session.id}, {"PLANLOOP_HOME", home}};
+    if (!inherited_trace_id()) environment.emplace_back(kTraceIdVariable, make_trace_id());
+    return environment;
+}
+
+void say_verdict(const Session &session, const LiveExport::Outcome &outcome) {
+    if (!outcome.error.empty()) say(fmt::format("planloop.jsonl is not complete: {}", outcome.error));
+    if (!outcome.report) {
+        say(fmt::format("session {}: recorded, more than could be looked at so far", session.id));
+        say(fmt::format("to see it: planloop dev locks --session {}", session.id));
+        return;
+    }
+    say(fmt::format("session {}: {}", session.id, analysis::recorded_sentence(*outcome.report)));
+    say(fmt::format("{}; to see it: planloop dev locks --session {}", analysis::verdict_sentence(*outcome.report),
+                    session.id));
+}
+
+}  // namespace
+
+Result<int> run_dev_run(const Arguments &arguments) {
+    const std::vector<std::string> &program = arguments.program;
+    const std::optional<std::string> wanted = arguments.value("--session");
+    if (wanted && !valid_session_id(*wanted)) {
+        return Error{fmt::format("'{}' cannot be a session's name: no slash, no dot in front, 1 to {} bytes", *wanted,
+                                 kLongestSessionId)};
+    }
+    const std::string path = find_program(program[0]);
+    if (path.empty()) return failed_to_start(program[0], ENOENT);
+
+    Result<Preparation> made = prepare(wanted.value_or(session_name_for(program[0])));
+    if (!made) return run_unrecorded(program, made.error().message);
+    Environment environment = environment_of(*made);
+    const std::optional<Obstacle> obstacle = obstacle_to_tracing(path);
+    if (obstacle) {
+        say(fmt::format("{} is not traced: {}", obstacle->path, obstacle->reason));
+        if (obstacle->preload_harms) environment.erase(environment.begin());
+    }
+
+    const SignalState before = take_signals(supervised_signals());
+    const Result<Child> child = start_child(program, environment, before);
+    if (!child) return child.error();
+    if (child->exec_error != 0) return failed_to_start(program[0], child->exec_error);
+    ::signal(SIGPIPE, SIG_IGN);
+    ::signal(SIGXFSZ, SIG_IGN);
+    if (obstacle) made->spool->write_not_traced(child->pid, obstacle->cause, obstacle->path);
+    const Result<Supervised> result = supervise(made->session, *made->spool, *child);
+    if (!result) {
+        say(fmt::format("only the program's own records are kept: {}", result.error().message));
+        int status = 0;
+        while (::waitpid(child->pid, &status, 0) < 0 && errno == EINTR) {
+        }
+        end_like(status);
+    }
+    made->spool.reset();
+    say_verdict(made->session, result->outcome);
+    end_like(result->wait_status);
+}
+
+}  // namespace planloop::cli

@@ -1,0 +1,301 @@
+#include "cli/live_export.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "analysis/event_part.h"
+#include "analysis/event_source.h"
+#include "analysis/render_names.h"
+#include "cli/exported_events.h"
+#include "cli/session_liveness.h"
+#include "lockcore/jsonl.h"
+#include "lockcore/spool_reader.h"
+
+namespace planloop::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::milliseconds kLookInterval{25};
+constexpr std::size_t kMostBufferedBytes = std::size_t{256} << 10;
+constexpr std::uint64_t kSlotMask = (std::uint64_t{1} << analysis::kEntryShift) - 1;
+
+std::string_view base_name(std::string_view path) {
+    return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+}
+
+// What happens between the thread that supervises and the one that follows.
+class Control {
+  public:
+    void finish_by(Clock::time_point deadline) {
+        const std::lock_guard lock(mutex_);
+        finish_at_ = Clock::now();
+        deadline_ = deadline;
+        changed_.notify_all();
+    }
+    bool finishing() const {
+        const std::lock_guard lock(mutex_);
+        return deadline_.has_value();
+    }
+    // Whether all that was recorded before finish_by() can have been seen by now.
+    bool seen_all() const {
+        const std::lock_guard lock(mutex_);
+        return deadline_ && Clock::now() >= finish_at_ + std::chrono::milliseconds(10);
+    }
+    bool late() const {
+        const std::lock_guard lock(mutex_);
+        return deadline_ && Clock::now() >= *deadline_;
+    }
+    void pause() {
+        std::unique_lock lock(mutex_);
+        if (deadline_) {
+            changed_.wait_for(lock, std::chrono::milliseconds(1));
+        } else {
+            changed_.wait_for(lock, kLookInterval, [&] { return deadline_.has_value(); });
+        }
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    Clock::time_point finish_at_;
+    std::optional<Clock::time_point> deadline_;
+};
+
+// Writes each event of one spool once.
+class LineExport {
+  public:
+    LineExport(const Session &session, std::string spool_name, std::uint64_t part, ExportedEvents exported,
+               LineAppender log)
+        : session_id_(session.id),
+          spool_name_(std::move(spool_name)),
+          part_(part),
+          exported_(std::move(exported)),
+          log_(std::move(log)) {}
+
+    void add(const analysis::TimelineEntry &entry) {
+        const std::uint64_t number = number_of(entry);
+        if (!error_.empty() || number >> analysis::kEntryShift != part_) return;
+        if (!exported_.take(number & kSlotMask, entry.kind)) return;
+        LockLine line;
+        line.utc_ns = entry.utc_ns;
+        line.event = analysis::event_name(entry.kind);
+        line.trace_id = entry.trace_id;
+        line.operation = entry.operation;
+        line.lock_entry_id = entry.lock_entry_id;
+        line.session_id = session_id_;
+        line.pid = entry.pid;
+        line.tid = entry.tid;
+        line.process = entry.process;
+        line.source = "preload";
+        line.lock_id = entry.lock;
+        line.family = analysis::family_name(entry.family);
+        line.path = entry.path;
+        line.start = entry.start;
+        line.len = entry.len;
+        line.mode = analysis::mode_name(entry.mode);
+        line.spool = spool_name_;
+        if (entry.kind == analysis::EventKind::lock_released) {
+            line.hold_ns = entry.hold_ns;
+            line.reason = entry.reason;
+        } else if (entry.kind != analysis::EventKind::lock_requested) {
+            line.wait_ns = entry.wait_ns;
+            line.error = entry.error;
+        }
+        append_lock_line(lines_, line);
+        if (lines_.size() >= kMostBufferedBytes) flush();
+    }
+
+    void flush() {
+        if (lines_.empty() || !error_.empty()) return;
+        Result<void> done = log_.append(lines_);
+        lines_.clear();
+        if (done) done = exported_.store();
+        if (!done) error_ = done.error().message;
+    }
+
+    const std::string &error() const { return error_; }
+
+  private:
+    // lock_entry_id is Event::entry in hex: the part of the session that it comes from, and the slot of its record
+    // there.
+    static std::uint64_t number_of(const analysis::TimelineEntry &entry) {
+        const std::string_view digits = entry.lock_entry_id;
+        std::uint64_t number = ~std::uint64_t{0};
+        std::from_chars(digits.data(), digits.data() + digits.size(), number, 16);
+        return number;
+    }
+
+    std::string session_id_, spool_name_, lines_, error_;
+    std::uint64_t part_;
+    ExportedEvents exported_;
+    LineAppender log_;
+};
+
+// The live session as a source that ends when the run does.
+class FollowedSource : public analysis::EventSource {
+  public:
+    FollowedSource(std::unique_ptr<EventSource> inner, Control &control, LineExport *lines)
+        : inner_(std::move(inner)), control_(control), lines_(lines) {}
+
+    bool next(analysis::Event &event) override {
+        for (;;) {
+            if (control_.late()) {
+                cut_short_ = true;
+                return false;
+            }
+            const bool last_look = control_.seen_all();
+            if (inner_->next(event)) return true;
+            if (last_look) return false;
+            if (lines_ != nullptr) lines_->flush();
+            control_.pause();
+        }
+    }
+    const analysis::ProcessInfo &process(std::uint32_t id) const override { return inner_->process(id); }
+    const analysis::FileInfo &file(std::uint32_t id) const override { return inner_->file(id); }
+    analysis::SourceNotes notes() const override { return inner_->notes(); }
+    // Whether events are missing at the end, so that conclusions about the end would be wrong.
+    bool cut_short() const { return cut_short_; }
+
+  private:
+    bool cut_short_ = false;
+    std::unique_ptr<EventSource> inner_;
+    Control &control_;
+    LineExport *lines_;
+};
+
+// The event source numbers the spools that it can read by age.
+std::uint64_t part_of(const Session &session, const std::string &spool_path) {
+    std::vector<std::pair<std::int64_t, std::string>> readable;
+    if (const auto paths = list_spools(session)) {
+        for (const std::string &path : *paths) {
+            if (const auto reader = SpoolReader::open(path)) readable.emplace_back((*reader)->created_utc_ns(), path);
+        }
+    }
+    std::sort(readable.begin(), readable.end());
+    const auto own = std::find_if(readable.begin(), readable.end(),
+                                  [&](const auto &spool) { return base_name(spool.second) == base_name(spool_path); });
+    return static_cast<std::uint64_t>(own - readable.begin());
+}
+
+Result<LineExport> open_export(const Session &session, const std::string &spool_path) {
+    const std::string spool_name(base_name(spool_path));
+    Result<ExportedEvents> exported = ExportedEvents::load(session.logs_dir() + "/." + spool_name + ".exported");
+    if (!exported) return exported.error();
+    Result<LineAppender> log = LineAppender::open(session.log_file());
+    if (!log) return log.error();
+    const std::uint64_t part = part_of(session, spool_path);
+    return LineExport(session, spool_name, part, std::move(*exported), std::move(*log));
+}
+
+}  // namespace
+
+struct LiveExport::Shared {
+    Session session;
+    std::string spool_path;
+    bool export_lines = false;
+    int finished_fd = -1;
+    Control control;
+
+    std::mutex mutex;  // guards what follows
+    std::condition_variable done;
+    bool finished = false;
+    bool abandoned = false;
+    Outcome outcome;
+    Clock::time_point deadline;
+
+    void follow();
+    void conclude(Outcome result);
+};
+
+void LiveExport::Shared::follow() {
+    Outcome result;
+    std::optional<LineExport> lines;
+    if (export_lines) {
+        if (Result<LineExport> opened = open_export(session, spool_path)) {
+            lines.emplace(std::move(*opened));
+        } else {
+            result.error = opened.error().message;
+        }
+    }
+    analysis::SourceOptions source_options;
+    source_options.follow = true;
+    Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session, source_options);
+    if (!source) {
+        result.error = source.error().message;
+        conclude(std::move(result));
+        return;
+    }
+    FollowedSource followed(std::move(*source), control, lines ? &*lines : nullptr);
+    analysis::AnalysisOptions options;
+    options.session = session.id;
+    options.alive = liveness_of(session);
+    analysis::TimelineSink sink;
+    if (lines) {
+        sink = [&](const analysis::TimelineEntry &entry) {
+            if (!followed.cut_short()) lines->add(entry);
+        };
+    }
+    analysis::Report report = analysis::analyse(followed, options, sink);
+    if (!followed.cut_short()) result.report = std::move(report);
+    if (lines) {
+        lines->flush();
+        result.error = lines->error();
+    }
+    conclude(std::move(result));
+}
+
+void LiveExport::Shared::conclude(Outcome result) {
+    const std::lock_guard lock(mutex);
+    outcome = std::move(result);
+    finished = true;
+    done.notify_all();
+    const std::uint64_t one = 1;
+    if (!abandoned) static_cast<void>(::write(finished_fd, &one, sizeof(one)) == 0);
+}
+
+LiveExport::LiveExport(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+LiveExport::LiveExport(LiveExport &&) noexcept = default;
+LiveExport &LiveExport::operator=(LiveExport &&) noexcept = default;
+
+LiveExport::~LiveExport() {
+    if (shared_ == nullptr) return;
+    const std::lock_guard lock(shared_->mutex);
+    shared_->abandoned = true;
+}
+
+LiveExport LiveExport::start(const Session &session, const std::string &spool_path, bool export_lines,
+                             int finished_fd) {
+    auto shared = std::make_shared<Shared>();
+    shared->session = session;
+    shared->spool_path = spool_path;
+    shared->export_lines = export_lines;
+    shared->finished_fd = finished_fd;
+    std::thread([shared] { shared->follow(); }).detach();
+    return LiveExport(std::move(shared));
+}
+
+void LiveExport::finish_soon(std::chrono::milliseconds patience) {
+    shared_->deadline = Clock::now() + patience;
+    shared_->control.finish_by(shared_->deadline);
+}
+
+LiveExport::Outcome LiveExport::outcome() {
+    // The analysis stops taking events at the deadline; drawing its conclusions may take a little longer.
+    constexpr std::chrono::milliseconds kConclusions{200};
+    std::unique_lock lock(shared_->mutex);
+    const bool finished =
+        shared_->done.wait_until(lock, shared_->deadline + kConclusions, [&] { return shared_->finished; });
+    return finished ? shared_->outcome : Outcome{};
+}
+
+}  // namespace planloop::cli

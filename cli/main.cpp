@@ -1,0 +1,93 @@
+// The `planloop` command: finds the subcommand in the table and turns its result into an exit status.
+
+#include <fmt/format.h>
+#include <stdio.h>
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/arguments.h"
+#include "cli/command.h"
+#include "cli/output.h"
+
+namespace planloop::cli {
+namespace {
+
+bool asks_for_help(std::string_view word) {
+    return word == "--help" || word == "-h";
+}
+
+// How many of the words spell the command's name; 0: another command.
+std::size_t words_of_name(std::string_view name, const std::vector<std::string> &words) {
+    std::size_t used = 0;
+    while (!name.empty()) {
+        const std::string_view part = name.substr(0, name.find(' '));
+        if (used == words.size() || words[used] != part) return 0;
+        name.remove_prefix(std::min(name.size(), part.size() + 1));
+        ++used;
+    }
+    return used;
+}
+
+Error unknown_command(const std::vector<std::string> &words) {
+    std::string typed;
+    for (const std::string &word : words) {
+        if (!word.empty() && word[0] == '-') break;
+        typed += typed.empty() ? word : ' ' + word;
+        if (typed.find(' ') != std::string::npos) break;  // no name has more than two words
+    }
+    if (typed.empty()) return Error{fmt::format("unknown option {}; see planloop --help", words[0])};
+    if (typed == "dev") return Error{"dev what? see planloop --help"};
+    std::vector<std::string_view> names;
+    for (const Command &command : commands()) names.push_back(command.name);
+    std::string_view near = nearest_name(typed, names);
+    if (near.empty()) near = nearest_name("dev " + words[0], names);
+    if (near.empty()) return Error{fmt::format("unknown command {}; see planloop --help", typed)};
+    return Error{fmt::format("unknown command {}; did you mean planloop {}?", typed, near)};
+}
+
+Result<int> run(const std::vector<std::string> &words) {
+    if (words.empty()) return Error{"no command; see planloop --help"};
+    if (words[0] == "--version") {
+        write_out("planloop " PLANLOOP_VERSION "\n");
+        return kExitDone;
+    }
+    if (asks_for_help(words[0]) || words[0] == "help" ||
+        (words.size() == 2 && words[0] == "dev" && asks_for_help(words[1]))) {
+        write_out(help_of_all());
+        return kExitDone;
+    }
+    for (const Command &command : commands()) {
+        const std::size_t used = words_of_name(command.name, words);
+        if (used == 0) continue;
+        const std::vector<std::string> rest(words.begin() + static_cast<std::ptrdiff_t>(used), words.end());
+        if (!rest.empty() && asks_for_help(rest[0])) {
+            write_out(help_of(command));
+            return kExitDone;
+        }
+        const Result<Arguments> arguments = parse_arguments(command, rest);
+        if (!arguments) return arguments.error();
+        return command.run(*arguments);
+    }
+    return unknown_command(words);
+}
+
+}  // namespace
+}  // namespace planloop::cli
+
+int main(int argc, char **argv) {
+    using namespace planloop::cli;
+    const planloop::Result<int> result = run({argv + std::min(argc, 1), argv + argc});
+    if (!result) {
+        say(result.error().message);
+        return kExitBadInput;
+    }
+    const planloop::Result<void> written = finish_out();
+    if (!written) {
+        say(written.error().message);
+        return kExitBadInput;
+    }
+    return *result;
+}

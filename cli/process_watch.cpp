@@ -1,0 +1,116 @@
+#include "cli/process_watch.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "cli/process_status.h"
+
+namespace planloop::cli {
+namespace {
+
+// A descriptor for each process may be more than the usual soft limit.
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+bool is_readable(int fd) {
+    pollfd wanted{fd, POLLIN, 0};
+    return ::poll(&wanted, 1, 0) == 1;
+}
+
+std::uint64_t start_time_in(const SpoolRecord &record) {
+    if (record.kind != wire::RecordKind::process || record.payload.size() < sizeof(wire::ProcessBody)) return 0;
+    wire::ProcessBody body;
+    std::memcpy(&body, record.payload.data(), sizeof(body));
+    return body.start_time;
+}
+
+}  // namespace
+
+ProcessWatch::ProcessWatch(SupervisedSpool &spool, int epoll_fd) : spool_(spool), epoll_fd_(epoll_fd) {
+    raise_descriptor_limit();
+}
+
+ProcessWatch::~ProcessWatch() {
+    for (const auto &[pid, process] : watched_) ::close(process.pidfd);
+}
+
+void ProcessWatch::add_child(pid_t pid, int pidfd) {
+    const std::optional<ProcessStatus> status = process_status(pid);
+    watched_.emplace(pid, Watched{pidfd, status ? status->start_time : 0});
+    epoll_event wanted{};
+    wanted.events = EPOLLIN;
+    wanted.data.u64 = static_cast<std::uint64_t>(pid);
+    ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, pidfd, &wanted);
+}
+
+bool ProcessWatch::look() {
+    const std::uint64_t claimed = spool_.claimed_bytes();
+    if (claimed == claimed_seen_ && waiting_streams_.empty()) return false;
+    if (reader_ == nullptr) {
+        Result<std::unique_ptr<SpoolReader>> opened = SpoolReader::open(spool_.path());
+        if (!opened) return false;
+        reader_ = std::move(*opened);
+        reader_->set_following(true);
+    } else {
+        reader_->poll();
+    }
+    claimed_seen_ = claimed;
+    std::vector<std::size_t> streams = std::exchange(waiting_streams_, {});
+    for (; streams_seen_ < reader_->streams().size(); ++streams_seen_) streams.push_back(streams_seen_);
+    bool any = false;
+    for (const std::size_t stream : streams) any |= look_at_stream(stream);
+    return any;
+}
+
+bool ProcessWatch::look_at_stream(std::size_t stream) {
+    const SpoolStream &found = reader_->streams()[stream];
+    if (found.chunks.empty() || found.chunks[0].process == 0) return false;  // a supervisor's own
+    const pid_t pid = found.chunks[0].pid;
+    if (const auto known = watched_.find(pid); known != watched_.end()) {
+        // The same process (another thread, or another image by exec); or its number again, once its end is seen.
+        if (is_readable(known->second.pidfd)) waiting_streams_.push_back(stream);
+        return false;
+    }
+    StreamCursor cursor(stream);
+    SpoolRecord record;
+    if (!cursor.next(*reader_, record)) {
+        if (process_runs(pid, 0)) waiting_streams_.push_back(stream);
+        return false;
+    }
+    watch(pid, start_time_in(record));
+    return true;
+}
+
+void ProcessWatch::watch(pid_t pid, std::uint64_t start_time) {
+    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    if (pidfd < 0) return;
+    // Read behind the pidfd: what runs now under this number is what the pidfd is about.
+    const std::optional<ProcessStatus> status = process_status(pid);
+    const bool same = status && (start_time == 0 || status->start_time == start_time);
+    if (!same || is_readable(pidfd)) {
+        ::close(pidfd);
+        return;
+    }
+    add_child(pid, pidfd);
+}
+
+void ProcessWatch::ended(pid_t pid, int wait_status, std::uint64_t died_at) {
+    const auto found = watched_.find(pid);
+    if (found == watched_.end()) return;
+    spool_.write_ended(pid, found->second.start_time, wait_status, died_at);
+    ::close(found->second.pidfd);  // leaves the epoll set by itself
+    watched_.erase(found);
+}
+
+}  // namespace planloop::cli

@@ -1,0 +1,192 @@
+#include "cli/supervisor.h"
+
+#include <fmt/format.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <optional>
+
+#include "cli/process_status.h"
+#include "cli/process_watch.h"
+
+namespace planloop::cli {
+namespace {
+
+constexpr int kBusyLookMs = 2;                       // between two looks for new processes while there are some
+constexpr int kIdleLookMs = 20;                      // when there were none for a while
+constexpr std::chrono::milliseconds kPatience{700};  // for the log, once the program has ended
+
+// Data of an epoll event; a pid otherwise, which is smaller than these.
+constexpr std::uint64_t kSignals = std::uint64_t{1} << 40;
+constexpr std::uint64_t kFinished = kSignals + 1;
+
+class Descriptor {
+  public:
+    explicit Descriptor(int fd) : fd_(fd) {}
+    ~Descriptor() {
+        if (fd_ >= 0) ::close(fd_);
+    }
+    Descriptor(const Descriptor &) = delete;
+    Descriptor &operator=(const Descriptor &) = delete;
+    int get() const { return fd_; }
+
+  private:
+    int fd_;
+};
+
+void add_to(int epoll_fd, int fd, std::uint64_t data) {
+    epoll_event wanted{};
+    wanted.events = EPOLLIN;
+    wanted.data.u64 = data;
+    ::epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &wanted);
+}
+
+// The terminal signals the whole foreground process group, in which the program is too: to forward would signal it
+// twice. Only a hang-up goes to the session's leader alone.
+bool to_forward(const signalfd_siginfo &signal) {
+    const auto number = static_cast<int>(signal.ssi_signo);
+    if (number == SIGCHLD || number == SIGCONT) return false;
+    if (signal.ssi_code != SI_KERNEL) return true;
+    return number == SIGHUP && ::getsid(0) == ::getpid();
+}
+
+class Supervisor {
+  public:
+    Supervisor(const Session &session, SupervisedSpool &spool, const Child &child, int epoll_fd, int signal_fd,
+               int finished_fd)
+        : session_(session),
+          spool_(spool),
+          child_(child.pid),
+          epoll_fd_(epoll_fd),
+          signal_fd_(signal_fd),
+          finished_fd_(finished_fd),
+          watch_(spool, epoll_fd) {
+        if (child.pidfd >= 0) watch_.add_child(child.pid, child.pidfd);
+        add_to(epoll_fd, signal_fd, kSignals);
+        add_to(epoll_fd, finished_fd, kFinished);
+    }
+
+    Supervised run() {
+        while (!done()) {
+            look_around();
+            epoll_event events[64];
+            const int count = ::epoll_wait(epoll_fd_, events, 64, look_ms_);
+            const std::uint64_t now = spool_.ticks();
+            for (int i = 0; i < count; ++i) handle(events[i].data.u64, now);
+        }
+        Supervised result;
+        result.wait_status = *wait_status_;
+        if (export_) result.outcome = export_->outcome();
+        return result;
+    }
+
+  private:
+    bool done() const { return wait_status_ && (finished_ || std::chrono::steady_clock::now() >= give_up_at_); }
+
+    void look_around() {
+        spool_.reserve_ahead();
+        if (spool_.try_to_lead()) {
+            if (!export_) export_ = LiveExport::start(session_, spool_.path(), true, finished_fd_);
+            const bool any = watch_.look();
+            look_ms_ = any ? kBusyLookMs : std::min(look_ms_ + 1, kIdleLookMs);
+        } else {
+            look_ms_ = kIdleLookMs;
+        }
+        if (wait_status_) look_ms_ = kBusyLookMs;
+    }
+
+    void handle(std::uint64_t what, std::uint64_t now) {
+        if (what == kSignals) {
+            read_signals(now);
+        } else if (what == kFinished) {
+            finished_ = true;
+            std::uint64_t value = 0;
+            static_cast<void>(::read(finished_fd_, &value, sizeof(value)) == 0);
+        } else if (static_cast<pid_t>(what) == child_) {
+            check_child(now);
+        } else {
+            watch_.ended(static_cast<pid_t>(what), -1, now);
+        }
+    }
+
+    void read_signals(std::uint64_t now) {
+        signalfd_siginfo signal{};
+        bool child_changed = false;
+        bool continued = false;
+        while (::read(signal_fd_, &signal, sizeof(signal)) == static_cast<ssize_t>(sizeof(signal))) {
+            child_changed |= signal.ssi_signo == SIGCHLD;
+            continued |= signal.ssi_signo == SIGCONT;
+            if (!wait_status_ && to_forward(signal)) ::kill(child_, static_cast<int>(signal.ssi_signo));
+        }
+        if (continued) continue_child();
+        if (child_changed) check_child(now, continued);
+    }
+
+    // Who continues this process means the program too; most often the shell did so to the whole group.
+    void continue_child() const {
+        const std::optional<ProcessStatus> status = wait_status_ ? std::nullopt : process_status(child_);
+        if (status && status->state == 'T') ::kill(child_, SIGCONT);
+    }
+
+    void check_child(std::uint64_t now, bool continued = false) {
+        if (wait_status_) return;
+        int status = 0;
+        const pid_t changed = ::waitpid(child_, &status, WNOHANG | WUNTRACED);
+        if (changed < 0 && errno != EINTR) status = 0;  // somebody else collected it: nothing is known
+        if (changed == 0 || (changed < 0 && errno == EINTR)) return;
+        if (changed > 0 && WIFSTOPPED(status)) {
+            // The program stopped itself: whoever waits for planloop must see it stopped. (When the terminal stopped
+            // both, this comes after the fact, with SIGCONT.)
+            if (!continued) ::raise(SIGSTOP);
+            return;
+        }
+        wait_status_ = status;
+        watch_.ended(child_, status, now);
+        watch_.look();
+        if (!export_) export_ = LiveExport::start(session_, spool_.path(), spool_.try_to_lead(), finished_fd_);
+        export_->finish_soon(kPatience);
+        give_up_at_ = std::chrono::steady_clock::now() + kPatience;
+    }
+
+    const Session &session_;
+    SupervisedSpool &spool_;
+    pid_t child_;
+    int epoll_fd_, signal_fd_, finished_fd_;
+    ProcessWatch watch_;
+    std::optional<LiveExport> export_;
+    std::optional<int> wait_status_;
+    std::chrono::steady_clock::time_point give_up_at_;
+    bool finished_ = false;
+    int look_ms_ = kBusyLookMs;
+};
+
+}  // namespace
+
+sigset_t supervised_signals() {
+    sigset_t signals{};
+    ::sigemptyset(&signals);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH, SIGCHLD}) {
+        ::sigaddset(&signals, number);
+    }
+    return signals;
+}
+
+Result<Supervised> supervise(const Session &session, SupervisedSpool &spool, const Child &child) {
+    const Descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
+    const sigset_t signals = supervised_signals();
+    const Descriptor signal(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+    const Descriptor finished(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (epoll.get() < 0 || signal.get() < 0 || finished.get() < 0) {
+        return Error{fmt::format("cannot watch the program: {}", std::strerror(errno))};
+    }
+    return Supervisor(session, spool, child, epoll.get(), signal.get(), finished.get()).run();
+}
+
+}  // namespace planloop::cli

@@ -1,0 +1,34 @@
+// Stands by while a recorded program runs: forwards signals to it, stops and goes on with it, notes the moment at which
+// each traced process dies, keeps the spool ahead of them, and has the log written.
+//
+// The program must not notice: it runs in the same process group and foreground as before, with the signal mask, limits
+// and descriptors of whoever started planloop, and its orphans are not collected here. Costs some fifty wake-ups a
+// second when nothing happens.
+#ifndef PLANLOOP_CLI_SUPERVISOR_H
+#define PLANLOOP_CLI_SUPERVISOR_H
+
+#include <signal.h>
+
+#include "cli/child.h"
+#include "cli/live_export.h"
+#include "cli/supervised_spool.h"
+#include "lockcore/result.h"
+#include "lockcore/session.h"
+
+namespace planloop::cli {
+
+// What a supervisor reads from a signalfd; blocked before the program starts.
+sigset_t supervised_signals();
+
+struct Supervised {
+    int wait_status = 0;
+    LiveExport::Outcome outcome;
+};
+
+// Returns when the program has ended and what it recorded is taken in, the latter for a second at most. Takes the
+// child's pidfd over.
+Result<Supervised> supervise(const Session &session, SupervisedSpool &spool, const Child &child);
+
+}  // namespace planloop::cli
+
+#endif
