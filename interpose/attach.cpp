@@ -151,14 +151,23 @@ bool attach(Thread &me, ForkPage &page) noexcept {
 bool open_spool() noexcept {
     read_settings();
     if (!settings.enabled || process.failed.load(std::memory_order_acquire)) return false;
-    const TablesLocked locked;
     if (process.spool.is_open()) return true;
+    ForkPage *page = process.page.load(std::memory_order_acquire);
+    if (page == nullptr) page = make_fork_page();
+    if (page == nullptr) return false;
+    const wire::SignalsBlocked no_signals;
+    while (page->opening.exchange(1, std::memory_order_acquire) != 0) wire::raw_syscall(SYS_sched_yield);
+    if (process.spool.is_open()) {
+        page->opening.store(0, std::memory_order_release);
+        return true;
+    }
     int result = process.spool.open(settings.spool_folder);
     if (result == -ENOENT && make_spool_folder()) result = process.spool.open(settings.spool_folder);
     constexpr std::uint64_t kTrustTscTicks = 100;  // 25 to 50 ns
     constexpr std::uint64_t kTrustNs = 40;
     process.trust_ticks = process.spool.clock() == wire::ClockKind::tsc ? kTrustTscTicks : kTrustNs;
     if (result == 0) shared_mask.store(&process.spool.header().inherited_fds, std::memory_order_release);
+    page->opening.store(0, std::memory_order_release);
     return result == 0;
 }
 
@@ -190,19 +199,6 @@ bool enter_slowly(Thread &me) noexcept {
 bool attached(Thread &me) noexcept {
     const ForkPage *page = process.page.load(std::memory_order_acquire);
     return page != nullptr && page->image.load(std::memory_order_acquire) != 0 && !in_vfork_child(me);
-}
-
-TablesLocked::TablesLocked() noexcept {
-    ForkPage *page = process.page.load(std::memory_order_acquire);
-    if (page == nullptr) page = make_fork_page();
-    while (page != nullptr && page->tables.exchange(1, std::memory_order_acquire) != 0) {
-        wire::raw_syscall(SYS_sched_yield);
-    }
-}
-
-TablesLocked::~TablesLocked() noexcept {
-    ForkPage *page = process.page.load(std::memory_order_acquire);
-    if (page != nullptr) page->tables.store(0, std::memory_order_release);
 }
 
 wire::Record *write_note(Thread &me, const Note &note) noexcept {

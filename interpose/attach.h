@@ -23,7 +23,7 @@ namespace planloop::shim {
 struct ForkPage {
     std::atomic<std::uint32_t> image;      // number of this process image; 0: not attached
     std::atomic<std::uint32_t> attaching;  // tid that attaches now; 0: nobody
-    std::atomic<std::uint32_t> tables;     // spin lock of the descriptor and file tables
+    std::atomic<std::uint32_t> opening;    // spin lock of open_spool()
     std::atomic<std::uint32_t> exited;     // an exit record was written
 };
 
@@ -75,18 +75,6 @@ bool open_spool() noexcept;
 // True in the child of a vfork (or clone with CLONE_VM) that has not exec'd: its descriptors are not ours to talk
 // about.
 bool in_vfork_child(Thread &me) noexcept;
-
-// Guards the descriptor and file tables; signals must be blocked by the holder.
-class TablesLocked {
-  public:
-    TablesLocked() noexcept;
-    ~TablesLocked() noexcept;
-    TablesLocked(const TablesLocked &) = delete;
-    TablesLocked &operator=(const TablesLocked &) = delete;
-
-  private:
-    wire::SignalsBlocked signals_;
-};
 
 // One record that is complete when written: everything but lock calls.
 struct Note {

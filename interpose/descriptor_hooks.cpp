@@ -14,7 +14,7 @@ namespace planloop::shim {
 wire::Record *let_go(int fd, wire::CloseCause cause) noexcept {
     Thread &me = thread;
     if (fd < 0 || in_vfork_child(me)) return nullptr;
-    adopt(fd);
+    if (find_descriptor(fd) == nullptr && shares_number_with_inherited(fd)) adopt(fd);
     Identity identity;
     if (const Descriptor *descriptor = find_descriptor(fd)) {
         identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));

@@ -18,34 +18,24 @@ namespace {
 
 constexpr std::atomic<std::uint64_t> kNoMask{0};
 
-std::uint32_t tracked_count[64];  // by fd % 64; under TablesLocked
-bool posix_locks_taken;           // once true, every close has to look
+std::atomic<bool> posix_locks_taken;  // once true, every close has to look
 
-// Files this process image has seen, so that a file is recorded once. A full table only costs repeated records.
+// Files this process image has seen, so that a file is recorded once. A full table, or an entry that another thread or
+// the code below a signal handler is changing, only costs a repeated record.
 struct KnownFile {
-    std::uint32_t number;
-    bool posix_locked;
-    std::uint64_t device;
-    std::uint64_t inode;
-    std::uint64_t generation;
+    std::atomic<std::uint32_t> number;  // 0: free; kBusy: being changed
+    std::atomic<bool> posix_locked;
+    std::atomic<std::uint64_t> device;
+    std::atomic<std::uint64_t> inode;
+    std::atomic<std::uint64_t> generation;
 };
+constexpr std::uint32_t kBusy = ~0u;
 constexpr std::size_t kKnownFiles = 1024;
 KnownFile known_files[kKnownFiles];
 
 constexpr int kNotedDescriptors = 1024;
 std::uint64_t open_at_attach[kNotedDescriptors / 64];
 bool open_at_attach_known;
-
-void count_tracked(int fd, bool more) noexcept {
-    const unsigned bit = static_cast<unsigned>(fd) % 64;
-    tracked_count[bit] += more ? 1u : ~0u;
-    const std::uint64_t mask = std::uint64_t{1} << bit;
-    if (tracked_count[bit] != 0 || posix_locks_taken) {
-        tracked_mask.fetch_or(mask, std::memory_order_relaxed);
-    } else {
-        tracked_mask.fetch_and(~mask, std::memory_order_relaxed);
-    }
-}
 
 Descriptor *slot_for(int fd) noexcept {
     if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kMostDescriptors)) return nullptr;
@@ -55,30 +45,27 @@ Descriptor *slot_for(int fd) noexcept {
         const long mapped = wire::raw_syscall(SYS_mmap, nullptr, sizeof(DescriptorPage), PROT_READ | PROT_WRITE,
                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped < 0 && mapped > -4096) return nullptr;
-        page = reinterpret_cast<DescriptorPage *>(mapped);
-        place.store(page, std::memory_order_release);
+        auto *mine = reinterpret_cast<DescriptorPage *>(mapped);
+        if (place.compare_exchange_strong(page, mine, std::memory_order_acq_rel)) {
+            page = mine;
+        } else {
+            wire::raw_syscall(SYS_munmap, mapped, sizeof(DescriptorPage));
+        }
     }
     return &page->descriptors[fd % kDescriptorsPerPage];
 }
 
-void set_locked(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
-                Descriptor::Provenance provenance) noexcept {
-    Descriptor *descriptor = slot_for(fd);
-    if (descriptor == nullptr) return;
-    const bool was_tracked = descriptor->ids.load(std::memory_order_relaxed) != 0;
-    descriptor->device = device;
-    descriptor->inode = inode;
-    descriptor->provenance.store(provenance, std::memory_order_relaxed);
-    descriptor->posix_noted.store(0, std::memory_order_relaxed);
-    descriptor->ids.store(identity.packed(), std::memory_order_release);
-    if (!was_tracked) count_tracked(fd, true);
-}
-
+// The entry of a file, or a free one for it; nullptr: the table is full there.
 KnownFile *known_file(std::uint64_t device, std::uint64_t inode) noexcept {
     std::size_t at = static_cast<std::size_t>((inode * 0x9e3779b97f4a7c15u ^ device) >> 20) % kKnownFiles;
     for (std::size_t probes = 0; probes < 8; ++probes, at = (at + 1) % kKnownFiles) {
         KnownFile &file = known_files[at];
-        if (file.number == 0 || (file.device == device && file.inode == inode)) return &file;
+        const std::uint32_t number = file.number.load(std::memory_order_acquire);
+        if (number == 0) return &file;
+        if (number != kBusy && file.device.load(std::memory_order_relaxed) == device &&
+            file.inode.load(std::memory_order_relaxed) == inode) {
+            return &file;
+        }
     }
     return nullptr;
 }
@@ -133,16 +120,19 @@ std::atomic<const std::atomic<std::uint64_t> *> shared_mask{&kNoMask};
 
 std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept {
     const std::uint64_t generation = generation_of(fd, mode);
-    wire::FileBody body{0, mode, device, inode, generation};
-    {
-        const TablesLocked locked;
-        KnownFile *file = known_file(device, inode);
-        if (file != nullptr && file->number != 0 && file->generation == generation) return file->number;
-        body.id = process.spool.header().next_file.fetch_add(1, std::memory_order_relaxed);
-        if (file != nullptr) *file = {body.id, false, device, inode, generation};
+    KnownFile *file = known_file(device, inode);
+    std::uint32_t number = file != nullptr ? file->number.load(std::memory_order_acquire) : 0;
+    if (number != 0 && number != kBusy && file->generation.load(std::memory_order_relaxed) == generation) return number;
+    const std::uint32_t mine = process.spool.header().next_file.fetch_add(1, std::memory_order_relaxed);
+    record_file(me, fd, {mine, mode, device, inode, generation});
+    if (file != nullptr && number != kBusy && file->number.compare_exchange_strong(number, kBusy)) {
+        file->device.store(device, std::memory_order_relaxed);
+        file->inode.store(inode, std::memory_order_relaxed);
+        file->generation.store(generation, std::memory_order_relaxed);
+        file->posix_locked.store(false, std::memory_order_relaxed);
+        file->number.store(mine, std::memory_order_release);
     }
-    record_file(me, fd, body);
-    return body.id;
+    return mine;
 }
 
 Identity identify_slowly(Thread &me, int fd) noexcept {
@@ -177,26 +167,28 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
 
 void track(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
            Descriptor::Provenance provenance) noexcept {
-    const TablesLocked locked;
-    set_locked(fd, identity, device, inode, provenance);
+    Descriptor *descriptor = slot_for(fd);
+    if (descriptor == nullptr) return;
+    descriptor->device = device;
+    descriptor->inode = inode;
+    descriptor->provenance.store(provenance, std::memory_order_relaxed);
+    descriptor->posix_noted.store(0, std::memory_order_relaxed);
+    descriptor->ids.store(identity.packed(), std::memory_order_release);
+    tracked_mask.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_relaxed);
 }
 
 void track_copy(int original, int copy) noexcept {
-    const TablesLocked locked;
     const Descriptor *from = find_descriptor(original);
     if (from == nullptr) return;
-    set_locked(copy, Identity::unpack(from->ids.load(std::memory_order_relaxed)), from->device, from->inode,
-               static_cast<Descriptor::Provenance>(from->provenance.load(std::memory_order_relaxed)));
+    track(copy, Identity::unpack(from->ids.load(std::memory_order_relaxed)), from->device, from->inode,
+          static_cast<Descriptor::Provenance>(from->provenance.load(std::memory_order_relaxed)));
 }
 
 void untrack(int fd) noexcept {
-    if (fd >= 0 && fd < kNotedDescriptors && open_at_attach_known) {
+    if (fd >= 0 && fd < kNotedDescriptors && provenance_of(fd) == Descriptor::found_open) {
         std::atomic_ref<std::uint64_t>(open_at_attach[fd / 64]).fetch_and(~(std::uint64_t{1} << (fd % 64)));
     }
-    Descriptor *descriptor = find_descriptor(fd);
-    if (descriptor == nullptr) return;
-    const TablesLocked locked;
-    if (descriptor->ids.exchange(0, std::memory_order_acq_rel) != 0) count_tracked(fd, false);
+    if (Descriptor *descriptor = find_descriptor(fd)) descriptor->ids.store(0, std::memory_order_release);
 }
 
 void note_open_descriptors() noexcept {
@@ -209,21 +201,20 @@ void note_open_descriptors() noexcept {
 void note_posix_lock(int fd, std::uint32_t file) noexcept {
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr || descriptor->posix_noted.load(std::memory_order_relaxed) != 0) return;
-    const TablesLocked locked;
     descriptor->posix_noted.store(1, std::memory_order_relaxed);
     KnownFile *known = known_file(descriptor->device, descriptor->inode);
-    if (known != nullptr && known->number == file) known->posix_locked = true;
-    if (posix_locks_taken) return;
-    posix_locks_taken = true;
+    if (known != nullptr && known->number.load(std::memory_order_acquire) == file) known->posix_locked.store(true);
+    if (posix_locks_taken.exchange(true)) return;
     tracked_mask.store(~std::uint64_t{0}, std::memory_order_relaxed);
 }
 
 std::uint32_t posix_locked_file(int fd) noexcept {
     struct stat status {};
-    if (!posix_locks_taken || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
-    const TablesLocked locked;
+    if (!posix_locks_taken.load(std::memory_order_relaxed) || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
     const KnownFile *known = known_file(status.st_dev, status.st_ino);
-    return known != nullptr && known->number != 0 && known->posix_locked ? known->number : 0;
+    if (known == nullptr) return 0;
+    const std::uint32_t number = known->number.load(std::memory_order_acquire);
+    return number != kBusy && known->posix_locked.load(std::memory_order_relaxed) ? number : 0;
 }
 
 }  // namespace planloop::shim

@@ -9,7 +9,8 @@
 // than any system call takes: there is no time in which the number could have been closed and given out again.
 // Otherwise an acquisition asks fstat first. An unlock needs not ask: it ends what the number was last known to mean.
 //
-// Threads: lookups are wait-free; changes take TablesLocked. Signals: safe.
+// Threads: lookups and changes are wait-free; two threads that change one number at once leave what one of them wrote,
+// as with the descriptor itself. Signals: safe.
 #ifndef PLANLOOP_INTERPOSE_DESCRIPTORS_H
 #define PLANLOOP_INTERPOSE_DESCRIPTORS_H
 
@@ -40,7 +41,7 @@ struct Descriptor {
     std::atomic<std::uint64_t> ids;  // Identity::packed(); 0: not tracked
     std::uint64_t device;
     std::uint64_t inode;
-    std::atomic<std::uint32_t> provenance;
+    std::atomic<std::uint32_t> provenance;   // Provenance
     std::atomic<std::uint32_t> posix_noted;  // note_posix_lock() was told
 };
 
@@ -54,16 +55,21 @@ struct DescriptorPage {
 
 extern std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescriptorsPerPage];
 
-// Bit fd % 64: a tracked descriptor has that number, or (all bits) a POSIX lock is held, which the close of any
-// descriptor may drop. A hook on a way of closing looks here first.
+// Bit fd % 64: a descriptor of that number is or was tracked, or (all bits) a POSIX lock was taken, which the close of
+// any descriptor may drop. A hook on a way of closing looks here first. Bits are never cleared: what they cost is a
+// look into the table.
 extern std::atomic<std::uint64_t> tracked_mask;
 // The spool's inherited_fds once it is mapped; until then a constant zero.
 extern std::atomic<const std::atomic<std::uint64_t> *> shared_mask;
 
-inline bool may_concern_locks(int fd) noexcept {
-    const std::uint64_t mask = tracked_mask.load(std::memory_order_relaxed) |
-                               shared_mask.load(std::memory_order_relaxed)->load(std::memory_order_relaxed);
+inline bool shares_number_with_inherited(int fd) noexcept {
+    const std::uint64_t mask = shared_mask.load(std::memory_order_relaxed)->load(std::memory_order_relaxed);
     return (mask >> (static_cast<unsigned>(fd) % 64) & 1) != 0;
+}
+
+inline bool may_concern_locks(int fd) noexcept {
+    const std::uint64_t mask = tracked_mask.load(std::memory_order_relaxed);
+    return (mask >> (static_cast<unsigned>(fd) % 64) & 1) != 0 || shares_number_with_inherited(fd);
 }
 
 // The tracked descriptor of a number; nullptr: not tracked.

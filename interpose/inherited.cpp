@@ -208,7 +208,7 @@ bool adopt_all() noexcept {
     const std::atomic<std::uint64_t> *mask = shared_mask.load(std::memory_order_acquire);
     if (mask->load(std::memory_order_relaxed) != 0) {
         for_each_open_descriptor([](int fd) {
-            if (may_concern_locks(fd)) adopt(fd);
+            if (shares_number_with_inherited(fd)) adopt(fd);
         });
     }
     return tracked_mask.load(std::memory_order_relaxed) != 0;

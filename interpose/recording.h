@@ -74,7 +74,11 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
     const Identity identity = identify(me, call.fd, now);
     if (!trusted) now = process.spool.ticks();
     wire::Record *record = me.stream.claim(process.spool, me.who(process));
-    if (__builtin_expect(record == nullptr, 0)) return real_call();
+    if (__builtin_expect(record == nullptr, 0)) {
+        const auto unrecorded = real_call();
+        trust(me, call.fd, identity, process.spool.ticks());
+        return unrecorded;
+    }
     fill(*record, wire::RecordKind::acquire, call, identity, now);
     me.stream.publish(record, wire::State::pending);
     wire::Record *outer = me.pending;
