@@ -82,6 +82,7 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
     app.allow_extras();
     std::deque<std::pair<const Option *, std::string>> values;  // CLI11 keeps references into it
     std::vector<std::pair<const Option *, CLI::Option *>> given;
+    const CLI::Option *help = app.add_flag("-h,--help");
     for (const Option &option : command.options) {
         const std::string name(option.name);
         if (option.value.empty()) {
@@ -94,9 +95,14 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
     try {
         std::reverse(own.begin(), own.end());  // as CLI11 wants it
         app.parse(std::move(own));
+    } catch (const CLI::ArgumentMismatch &error) {
+        const std::string_view what = error.what();
+        return usage_error(command, fmt::format("{} needs a value", what.substr(0, what.find(':'))));
     } catch (const CLI::ParseError &error) {
         return usage_error(command, error.what());
     }
+    arguments.asks_for_help = help->count() != 0;
+    if (arguments.asks_for_help) return arguments;
     for (const std::string &word : app.remaining()) {
         if (word.size() > 1 && word[0] == '-') return unknown_option(command, word);
         return usage_error(command, fmt::format("unexpected argument {}", word));

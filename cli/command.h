@@ -31,6 +31,7 @@ struct Option {
 struct Arguments {
     std::map<std::string, std::string, std::less<>> values;  // a flag that was given has the value ""
     std::vector<std::string> program;                        // the program to run and its arguments
+    bool asks_for_help = false;                              // then the rest is not read
 
     bool has(std::string_view option) const { return values.find(option) != values.end(); }
     std::optional<std::string> value(std::string_view option) const {

@@ -63,12 +63,12 @@ Result<int> run(const std::vector<std::string> &words) {
         const std::size_t used = words_of_name(command.name, words);
         if (used == 0) continue;
         const std::vector<std::string> rest(words.begin() + static_cast<std::ptrdiff_t>(used), words.end());
-        if (!rest.empty() && asks_for_help(rest[0])) {
+        const Result<Arguments> arguments = parse_arguments(command, rest);
+        if (!arguments) return arguments.error();
+        if (arguments->asks_for_help) {
             write_out(help_of(command));
             return kExitDone;
         }
-        const Result<Arguments> arguments = parse_arguments(command, rest);
-        if (!arguments) return arguments.error();
         return command.run(*arguments);
     }
     return unknown_command(words);
