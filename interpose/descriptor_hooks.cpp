@@ -14,12 +14,14 @@ namespace planloop::shim {
 wire::Record *let_go(int fd, wire::CloseCause cause) noexcept {
     Thread &me = thread;
     if (fd < 0 || in_vfork_child(me)) return nullptr;
-    if (find_descriptor(fd) == nullptr && shares_number_with_inherited(fd)) adopt(fd);
+    const bool perhaps_shared = find_descriptor(fd) == nullptr && shares_number_with_inherited(fd);
+    if (perhaps_shared) adopt(fd);
     Identity identity;
     if (const Descriptor *descriptor = find_descriptor(fd)) {
         identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
     } else {
         identity.file = posix_locked_file(fd);
+        if (identity.file == 0 && perhaps_shared) identity.file = file_of_published(fd);
     }
     untrack(fd);
     if (identity.packed() == 0 || !enter(me)) return nullptr;

@@ -155,7 +155,7 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
     identity.file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
     Descriptor::Provenance provenance = provenance_of(fd);
     if (provenance == Descriptor::found_open && may_concern_locks(fd)) {
-        identity.description = shared_description(fd, status.st_dev, status.st_ino);
+        identity.description = shared_identity(fd, status.st_dev, status.st_ino).description;
         if (identity.description != 0) provenance = Descriptor::inherited;
     }
     if (identity.description == 0) {

@@ -57,6 +57,7 @@ std::uint64_t take_number(const char *&text) noexcept {
 }
 
 std::size_t read_small(const char *path, char *out, std::size_t room) noexcept {
+    out[0] = '\0';
     const int fd = wire::raw_open(path, O_RDONLY);
     if (fd < 0) return 0;
     const long got = wire::raw_syscall(SYS_read, fd, out, room - 1);
@@ -119,11 +120,12 @@ std::uint64_t parent_of(std::uint64_t pid) noexcept {
     return take_number(word);
 }
 
-const wire::InheritedLock *published(std::uint64_t device, std::uint64_t inode, int fd, const LockLine *line) noexcept {
+// The published lock that a lock line speaks of. Process numbers are given out again, hence the file too.
+const wire::InheritedLock *published(std::uint64_t device, std::uint64_t inode, int fd, const LockLine &line) noexcept {
     for (const wire::InheritedLock &lock : process.spool.header().inherited) {
         if (lock.description.load(std::memory_order_acquire) == 0) continue;
         if (lock.device != device || lock.inode != inode) continue;
-        if (line != nullptr && line->taker != -1 ? lock.taker == line->taker : lock.fd == fd) return &lock;
+        if (line.taker != -1 ? lock.taker == line.taker : lock.fd == fd) return &lock;
     }
     return nullptr;
 }
@@ -148,14 +150,14 @@ InheritedImage inherited_image() noexcept {
     return image_before;
 }
 
-std::uint32_t shared_description(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
-    std::uint32_t description = 0;
+Identity shared_identity(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
+    Identity shared;
     for_each_lock_line(static_cast<std::uint64_t>(wire::raw_syscall(SYS_getpid)), fd, [&](const LockLine &line) {
         if (line.inode != inode) return;
-        const wire::InheritedLock *lock = published(device, inode, fd, &line);
-        if (lock != nullptr) description = lock->description.load(std::memory_order_relaxed);
+        const wire::InheritedLock *lock = published(device, inode, fd, line);
+        if (lock != nullptr) shared = {lock->file, lock->description.load(std::memory_order_relaxed)};
     });
-    return description;
+    return shared;
 }
 
 void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept {
@@ -189,19 +191,22 @@ bool adopt(int fd) noexcept {
     if (find_descriptor(fd) != nullptr) return true;
     struct stat status {};
     if (!open_spool() || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return false;
-    // Without a lock on it just now, the same file under the same number still tells who no longer shares it.
-    const wire::InheritedLock *lock = published(status.st_dev, status.st_ino, fd, nullptr);
-    const std::uint32_t description = shared_description(fd, status.st_dev, status.st_ino);
-    if (lock == nullptr && description == 0) return false;
-    Identity identity{0, description};
-    for (const wire::InheritedLock &candidate : process.spool.header().inherited) {
-        const std::uint32_t number = candidate.description.load(std::memory_order_acquire);
-        if (number != 0 && number == description) identity.file = candidate.file;
-    }
-    if (description == 0) identity = {lock->file, lock->description.load(std::memory_order_acquire)};
+    const Identity identity = shared_identity(fd, status.st_dev, status.st_ino);
     if (identity.packed() == 0) return false;
     track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
     return true;
+}
+
+std::uint32_t file_of_published(int fd) noexcept {
+    struct stat status {};
+    if (!open_spool() || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
+    for (const wire::InheritedLock &lock : process.spool.header().inherited) {
+        if (lock.description.load(std::memory_order_acquire) != 0 && lock.fd == fd && lock.device == status.st_dev &&
+            lock.inode == status.st_ino) {
+            return lock.file;
+        }
+    }
+    return 0;
 }
 
 bool adopt_all() noexcept {
@@ -250,8 +255,10 @@ void adopt_from_environment() noexcept {
 bool session_variable(Thread &me, char (&out)[kSessionVariableBytes]) noexcept {
     if (tracked_mask.load(std::memory_order_relaxed) == 0) return false;
     Text text(out, sizeof(out));
-    const auto pid = static_cast<std::uint64_t>(wire::raw_syscall(SYS_getpid));
-    const std::uint32_t image = in_vfork_child(me) || !attached(me) ? 0 : process.identity.process;
+    // A vfork child speaks for its parent, whose table this is: the new image then says that it is another process.
+    const bool vforked = in_vfork_child(me);
+    const auto pid = static_cast<std::uint64_t>(vforked ? me.vfork_parent : wire::raw_syscall(SYS_getpid));
+    const std::uint32_t image = vforked || attached(me) ? process.identity.process : 0;
     text << "PLANLOOP_SESSION=" << settings.session << "!" << pid << "." << image;
     bool any = false;
     for (int page_number = 0; page_number < kMostDescriptors / kDescriptorsPerPage; ++page_number) {

@@ -32,8 +32,10 @@ InheritedImage inherited_image() noexcept;
 // Called by the constructor: starts to track what the environment says was inherited, and hides it from the program.
 void adopt_from_environment() noexcept;
 
-// The number of the published description that `fd`, open on this file, shares; 0: none.
-std::uint32_t shared_description(int fd, std::uint64_t device, std::uint64_t inode) noexcept;
+// What `fd`, open on this file, was published as, if the lock that hangs on it is a published one.
+Identity shared_identity(int fd, std::uint64_t device, std::uint64_t inode) noexcept;
+// The file of `fd` if it was published under this number: perhaps a share of a description that is not locked just now.
+std::uint32_t file_of_published(int fd) noexcept;
 
 // After a lock was taken on `fd`: finds and records the ancestors that share the description, and publishes it.
 void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept;
