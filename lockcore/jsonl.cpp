@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -85,6 +86,13 @@ Error file_error(std::string_view what, const std::string &path, int error) {
         fmt::format("cannot {} {}: {}", what, printable(path), std::strerror(error))};  // NOLINT(concurrency-mt-unsafe)
 }
 
+bool ends_with_newline(int fd) {
+    struct stat status {};
+    char last = '\n';
+    if (fstat(fd, &status) != 0 || status.st_size == 0) return true;
+    return pread(fd, &last, 1, status.st_size - 1) != 1 || last == '\n';
+}
+
 }  // namespace
 
 void append_json_string(std::string &out, std::string_view text) {
@@ -162,9 +170,11 @@ Result<LineAppender> LineAppender::open(const std::string &path) {
         ::close(fd);
         return Error{fmt::format("cannot write to {}: it is not a file", printable(path))};
     }
-    // What a killed writer left of its last line must not swallow our first.
-    char last = '\n';
-    const bool torn = status.st_size > 0 && pread(fd, &last, 1, status.st_size - 1) == 1 && last != '\n';
+    // What a killed writer left of its last line must not swallow our first. A line that somebody is writing right now
+    // looks the same for a moment: the kernel grows the file page by page.
+    constexpr int kPatience = 64;
+    for (int look = 0; look < kPatience && !ends_with_newline(fd); ++look) sched_yield();
+    const bool torn = !ends_with_newline(fd);
     return LineAppender(fd, path, torn);
 }
 

@@ -21,20 +21,20 @@ namespace planloop {
 // One lock event; fields borrowed for the call. Empty text and times below 0 are left out where the format allows it.
 struct LockLine {
     std::int64_t utc_ns = 0;
-    std::string_view event;  // lock_requested, lock_acquired, lock_released, lock_failed
-    std::string_view trace_id, operation, lock_entry_id;
+    std::string_view event{};  // lock_requested, lock_acquired, lock_released, lock_failed
+    std::string_view trace_id{}, operation{}, lock_entry_id{};
     std::int64_t wait_ns = -1;  // lock_acquired, lock_failed
     std::int64_t hold_ns = -1;  // lock_released
-    std::string_view session_id;
+    std::string_view session_id{};
     std::int32_t pid = 0, tid = 0;
-    std::string_view process;
-    std::string_view source;  // who saw it: "preload" for the shim, else the instrumented program's library
-    std::string_view lock_id, family, path;
+    std::string_view process{};
+    std::string_view source{};  // who saw it: "preload" for the shim, else the instrumented program's library
+    std::string_view lock_id{}, family{}, path{};
     std::uint64_t start = 0, len = 0;
-    std::string_view mode;    // shared, exclusive
-    std::string_view reason;  // lock_released: unlock, close, exit, exec, killed, converted, lost
-    std::int32_t error = 0;   // lock_failed
-    std::string_view spool;   // source preload: name of the spool file it was read from
+    std::string_view mode{};    // shared, exclusive
+    std::string_view reason{};  // lock_released: unlock, close, exit, exec, killed, converted, lost
+    std::int32_t error = 0;     // lock_failed
+    std::string_view spool{};   // source preload: name of the spool file it was read from
 };
 
 void append_json_string(std::string &out, std::string_view text);  // with its quotes
