@@ -152,6 +152,7 @@ class StreamCursor {
     std::uint32_t chunk_ = 0;
     std::uint32_t slot_ = 1;  // in the chunk; slot 0 is its header
     std::uint64_t window_begin_ = 0;
+    std::uint64_t window_poll_ = 0;  // what was read before the last poll() is old
     std::uint32_t window_used_ = 0;
     std::uint32_t window_bytes_ = 0;
     std::unique_ptr<unsigned char[]> window_;

@@ -62,7 +62,8 @@ void decode(const RawSlot &raw, wire::State state, const SpoolChunk &chunk, std:
 // The bytes of a slot, or nullptr when the file ends before its last one.
 const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot) {
     const std::uint64_t offset = chunk.offset + std::uint64_t{slot} * wire::kSlotBytes;
-    if (window_ != nullptr && offset >= window_begin_ && offset + wire::kSlotBytes <= window_begin_ + window_used_) {
+    if (window_ != nullptr && window_poll_ == reader.polls() && offset >= window_begin_ &&
+        offset + wire::kSlotBytes <= window_begin_ + window_used_) {
         return window_.get() + (offset - window_begin_);
     }
     if (window_ == nullptr) {
@@ -72,6 +73,7 @@ const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk
     const std::uint64_t left = chunk.offset + chunk.bytes - offset;
     const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(left, window_bytes_));
     window_begin_ = offset;
+    window_poll_ = reader.polls();
     std::size_t got = reader.read_at(offset, window_.get(), want);
     if (reader.following() && got > 0) reread_fields(reader, got);
     window_used_ = static_cast<std::uint32_t>(got);
