@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
@@ -98,6 +99,9 @@ Result<int> run_dev_run(const Arguments &arguments) {
     }
     const std::string path = find_program(program[0]);
     if (path.empty()) return failed_to_start(program[0], ENOENT);
+    if (::access(path.c_str(), X_OK) != 0 || std::filesystem::is_directory(path)) {
+        return failed_to_start(program[0], EACCES);
+    }
 
     Result<Preparation> made = prepare(wanted.value_or(session_name_for(program[0])));
     if (!made) return run_unrecorded(program, made.error().message);
