@@ -55,6 +55,23 @@ void ProcessWatch::add_child(pid_t pid, int pidfd) {
 }
 
 bool ProcessWatch::look() {
+    const bool sharing = look_at_sharing();
+    return look_at_streams() || sharing;
+}
+
+bool ProcessWatch::look_at_sharing() {
+    const wire::SpoolHeader &header = spool_.header();
+    const std::uint32_t announced = header.next_sharing.load(std::memory_order_acquire);
+    if (announced == sharing_seen_) return false;
+    if (announced - sharing_seen_ > wire::kSharingPids) sharing_seen_ = announced - wire::kSharingPids;
+    for (; sharing_seen_ != announced; ++sharing_seen_) {
+        const pid_t pid = header.sharing[sharing_seen_ % wire::kSharingPids].load(std::memory_order_acquire);
+        if (pid > 0 && watched_.find(pid) == watched_.end()) watch(pid, 0);
+    }
+    return true;
+}
+
+bool ProcessWatch::look_at_streams() {
     const std::uint64_t claimed = spool_.claimed_bytes();
     if (claimed == claimed_seen_ && waiting_streams_.empty()) return false;
     if (reader_ == nullptr) {

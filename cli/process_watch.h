@@ -43,6 +43,8 @@ class ProcessWatch {
         std::uint64_t start_time = 0;  // clock ticks since boot; 0: unknown
     };
 
+    bool look_at_sharing();
+    bool look_at_streams();
     bool look_at_stream(std::size_t stream);
     void watch(pid_t pid, std::uint64_t start_time);
 
@@ -52,6 +54,7 @@ class ProcessWatch {
     std::unordered_map<pid_t, Watched> watched_;
     std::vector<std::size_t> waiting_streams_;  // their first record was not to be seen yet
     std::size_t streams_seen_ = 0;
+    std::uint32_t sharing_seen_ = 0;
     std::uint64_t claimed_seen_ = 0;
 };
 

@@ -30,6 +30,7 @@ class SupervisedSpool {
     SupervisedSpool &operator=(const SupervisedSpool &) = delete;
 
     std::string path() const { return writer_.path(); }
+    const wire::SpoolHeader &header() const noexcept { return writer_.header(); }
     std::uint64_t ticks() const noexcept { return writer_.ticks(); }
     // Grows when a process attaches, or a thread needs room: a cheap sign that there is something new.
     std::uint64_t claimed_bytes() const noexcept;

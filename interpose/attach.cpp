@@ -216,4 +216,10 @@ wire::Record *write_note(Thread &me, const Note &note) noexcept {
     return record;
 }
 
+void announce_sharing(std::int32_t pid) noexcept {
+    wire::SpoolHeader &header = process.spool.header();
+    const std::uint32_t place = header.next_sharing.fetch_add(1, std::memory_order_relaxed);
+    header.sharing[place % wire::kSharingPids].store(pid, std::memory_order_release);
+}
+
 }  // namespace planloop::shim

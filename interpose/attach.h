@@ -89,6 +89,9 @@ struct Note {
 // Stamped now; nullptr: dropped. The caller may annul it later with StreamWriter::conclude.
 wire::Record *write_note(Thread &me, const Note &note) noexcept;
 
+// Asks the supervisor to watch for the end of a process that shares a lock of ours.
+void announce_sharing(std::int32_t pid) noexcept;
+
 }  // namespace planloop::shim
 
 #endif

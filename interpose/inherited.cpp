@@ -175,6 +175,7 @@ void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family
         misses = shares ? 0 : misses + 1;
         if (!shares) continue;
         shared = true;
+        announce_sharing(static_cast<std::int32_t>(pid));
         write_note(me, {.kind = wire::RecordKind::sharer,
                         .family = family,
                         .fd = fd,

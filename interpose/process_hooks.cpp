@@ -58,6 +58,7 @@ pid_t hook_fork() {
     const pid_t child = real<symbol>()();
     if (concerns_locks && child > 0) {
         Thread &me = thread;
+        if (tracked_mask.load(std::memory_order_relaxed) != 0) announce_sharing(child);
         // Stamped before the fork: the child may have done much by now.
         if (enter(me)) {
             if (wire::Record *record = me.stream.claim(process.spool, me.who(process))) {

@@ -62,6 +62,7 @@ struct InheritedLock {
     std::int32_t fd;     // its number there; usually the same elsewhere
 };
 inline constexpr std::uint32_t kInheritedLocks = 64;
+inline constexpr std::uint32_t kSharingPids = 256;
 
 struct SpoolHeader {
     char magic[8];
@@ -90,6 +91,11 @@ struct SpoolHeader {
     alignas(64) std::atomic<std::uint64_t> inherited_fds;
     std::atomic<std::uint32_t> next_inherited;  // counts publications; the newest kInheritedLocks are kept
     InheritedLock inherited[kInheritedLocks];
+
+    // Processes that share a lock's description and may never record anything themselves: a supervisor watches for
+    // their end. A ring of pids; `next_sharing` counts what was ever put in.
+    alignas(64) std::atomic<std::uint32_t> next_sharing;
+    std::atomic<std::int32_t> sharing[kSharingPids];
 };
 static_assert(sizeof(SpoolHeader) <= kPageBytes);
 static_assert(offsetof(SpoolHeader, next_offset) % 64 == 0 && offsetof(SpoolHeader, next_process) % 64 == 0);
