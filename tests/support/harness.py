@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 import unittest
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 BINARY = os.environ.get("PLANLOOP_BINARY", "planloop")
@@ -83,19 +83,55 @@ def wait_until_blocked(pid, path):
     wait_until(f"{pid} waits for {path}", lambda: any(lock.waits and lock.pid in (pid, -1) for lock in kernel_locks(path)))
 
 
-def kernel_holders(pids, path):
-    """Which of the processes have a descriptor that carries a lock of this file, by /proc/PID/fdinfo."""
-    inode = os.stat(path).st_ino
-    holders = set()
+@dataclass(frozen=True, order=True)
+class Hold:
+    """A process that holds a lock of a file now. Ranges that touch are one; end None: to the end of the file."""
+
+    path: str
+    family: str
+    mode: str
+    pid: int
+    start: int
+    end: int | None
+
+
+def merged(holds):
+    """As a set, with neighbouring and overlapping ranges of one holder made one."""
+    result = set()
+    for hold in sorted(holds, key=lambda each: (each.path, each.family, each.mode, each.pid, each.start)):
+        last = next((each for each in result if replace(each, start=0, end=0) == replace(hold, start=0, end=0)
+                     and (each.end is None or hold.start <= each.end + 1)), None)
+        if last is not None:
+            result.remove(last)
+            end = None if None in (last.end, hold.end) else max(last.end, hold.end)
+            hold = replace(last, end=end)
+        result.add(hold)
+    return result
+
+
+def kernel_holds(pids, paths):
+    """The kernel's account, from /proc/PID/fdinfo: which of the processes hold which locks of these files."""
+    families = {"FLOCK": "flock", "POSIX": "posix", "OFDLCK": "ofd"}
+    modes = {"READ": "shared", "WRITE": "exclusive"}
+    path_of = {os.stat(path).st_ino: str(path) for path in paths}
+    holds = []
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fdinfo").glob("*"):
             try:
                 text = entry.read_text()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if re.search(rf"^lock:.* \w+:\w+:{inode} ", text, re.MULTILINE):
-                holders.add(pid)
-    return holders
+            for line in re.findall(r"^lock:\s+\d+: (.*)", text, re.MULTILINE):
+                family, _, mode, _, identity, start, end = line.split()
+                path = path_of.get(int(identity.split(":")[2]))
+                if path:
+                    last = None if end == "EOF" else int(end)
+                    holds.append(Hold(path, families[family], modes[mode], pid, int(start), last))
+    return merged(holds)
+
+
+def kernel_holders(pids, path):
+    return {hold.pid for hold in kernel_holds(pids, [path])}
 
 
 class Report:
@@ -124,6 +160,21 @@ class Report:
         rows = [row for row in self.locks if row["path"] == str(path)]
         assert len(rows) == 1, f"{path} should have one row among {[row['path'] for row in self.locks]}"
         return rows[0]
+
+    def holds(self):
+        """What the report says is held now, in the form of kernel_holds()."""
+        return merged(
+            Hold(
+                held["path"],
+                held["lock"].split(":")[0],
+                held["mode"],
+                holder["pid"],
+                held["start"],
+                held["start"] + held["len"] - 1 if held["len"] else None,
+            )
+            for held in self.held
+            for holder in held["holders"]
+        )
 
     def holders(self, path):
         """Who holds a lock of the file now, as pids."""
