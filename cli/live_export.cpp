@@ -25,7 +25,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLookInterval{25};
+constexpr std::chrono::milliseconds kLookInterval{50};
 constexpr std::size_t kMostBufferedBytes = std::size_t{256} << 10;
 constexpr std::uint64_t kSlotMask = (std::uint64_t{1} << analysis::kEntryShift) - 1;
 

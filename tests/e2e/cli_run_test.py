@@ -354,7 +354,7 @@ class Supervision(TracedTest):
         ours, theirs = os.pipe()
         process = subprocess.Popen(
             self.traced_command(["sh", "-c", script]), env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, pass_fds=[3] if ours == 3 else [], preexec_fn=lambda: (os.dup2(ours, 3), few()), close_fds=False,
+            text=True, preexec_fn=lambda: (os.dup2(ours, 3), few()), close_fds=False,
         )
         os.close(ours)
         self.assertEqual(process.stdout.readline(), "24\n")
