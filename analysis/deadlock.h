@@ -1,0 +1,56 @@
+// A circular wait as it was found, in numbers that stay true after its threads are gone, and its story in words.
+#ifndef PLANLOOP_ANALYSIS_DEADLOCK_H
+#define PLANLOOP_ANALYSIS_DEADLOCK_H
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "analysis/wait_graph.h"
+
+namespace planloop::analysis {
+
+struct DeadlockMember {
+    std::uint32_t stream = 0, image = 0;
+    std::int32_t pid = 0, tid = 0;
+    std::uint64_t entry = 0;  // of the blocked call
+    std::int64_t since_ns = 0;
+    wire::Mode mode{};
+    Index waits_for = kNone;            // lock
+    std::vector<Index> holds;           // locks that other members wait for
+    std::vector<std::size_t> waits_on;  // places among the members
+};
+
+struct Deadlock {
+    enum class State : std::uint8_t {
+        open,      // in force
+        settling,  // somebody in it went on; who or what made that possible may still turn up
+        over,
+    };
+    // What ended it, weakest evidence first.
+    enum class Cause : std::uint8_t { unknown, released, interrupted, died, refused };
+
+    State state = State::open;
+    Certainty certainty = Certainty::possible;
+    Cause cause = Cause::unknown;
+    std::int64_t from_ns = 0, to_ns = -1;
+    std::int64_t cause_ns = 0;
+    std::string resolved_by;
+    std::vector<DeadlockMember> members;
+    std::vector<Weakness> weaknesses;
+    std::uint32_t times = 1;  // it broke up and closed again
+
+    bool simple() const;  // one ring, each waits for one other
+    void clear() { *this = Deadlock{}; }
+};
+
+// Looks at the Model as it is now; members begin with the smallest pid and follow the ring.
+std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph &graph,
+                                             const std::vector<Index> &threads);
+// `lost`: events are missing, so that none of it is certain.
+Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns, std::int64_t to_utc_ns,
+                         bool lost);
+
+}  // namespace planloop::analysis
+
+#endif

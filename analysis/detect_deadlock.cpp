@@ -1,0 +1,295 @@
+// Circular waits: found when the call that closes one begins, followed until something ends them.
+//
+// What looks like a deadlock and dissolves because one of its members simply gets its lock, while nobody in it
+// failed or died, was none: it is dropped without a word. Whatever a running thread or sharer released was at most
+// possible.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+
+#include "analysis/deadlock.h"
+#include "analysis/detector.h"
+#include "analysis/holds.h"
+#include "analysis/words.h"
+
+namespace planloop::analysis {
+namespace {
+
+constexpr std::size_t kMostFindings = 1'000;
+// A deadlock of the same threads over the same locks that closes again this soon goes on: an interrupted call that
+// was simply repeated.
+constexpr std::int64_t kReopenNs = 1'000'000'000;
+
+class DeadlockDetector : public Detector {
+  public:
+    explicit DeadlockDetector(const Model &model) : Detector(model), graph_(model) {}
+
+    void blocked(Index request) override {
+        before_change();
+        look_from(model().requests[request].thread);
+    }
+    void request_done(Index request, const RequestEnd &end) override;
+    void hold_ended(Index hold, const HoldEnd &end) override;
+    void process_ended(Index process, const ProcessEnd &end) override;
+    void child_wait_begun(Index process) override;
+    void finish(Report &report, const SourceNotes &notes) override;
+
+  private:
+    Deadlock *find(std::uint32_t stream) {
+        const Index at = by_stream_.find(stream);
+        return at == kNone ? nullptr : &deadlocks_[at];
+    }
+    const DeadlockMember *member(const Deadlock &deadlock, std::uint32_t stream) const {
+        for (const DeadlockMember &one : deadlock.members)
+            if (one.stream == stream) return &one;
+        return nullptr;
+    }
+    void look_from(Index thread);
+    void reopen(Deadlock &fresh);
+    void track(Index deadlock);
+    void untrack(Index deadlock);
+    void judge(Deadlock &deadlock);
+    void blame(Deadlock &deadlock, Deadlock::Cause cause, std::int64_t t_ns, std::string words);
+    void close(Index deadlock, std::int64_t t_ns);
+    void settle(Index deadlock);
+    void before_change();
+
+    WaitGraph graph_;
+    Pool<Deadlock> deadlocks_;
+    std::vector<Index> tracked_;  // open or settling
+    std::vector<Deadlock> over_;
+    std::uint64_t not_listed_ = 0;
+    FlatMap by_stream_;
+    std::vector<std::uint32_t> look_again_;  // streams left over from a deadlock that was more than one ring
+};
+
+void DeadlockDetector::track(Index at) {
+    tracked_.push_back(at);
+    for (const DeadlockMember &one : deadlocks_[at].members) by_stream_.put(one.stream, at);
+}
+
+void DeadlockDetector::untrack(Index at) {
+    for (const DeadlockMember &one : deadlocks_[at].members)
+        if (by_stream_.find(one.stream) == at) by_stream_.erase(one.stream);
+    tracked_.erase(std::remove(tracked_.begin(), tracked_.end(), at), tracked_.end());
+    deadlocks_.release(at);
+}
+
+void DeadlockDetector::look_from(Index thread) {
+    const std::vector<Index> threads = graph_.cycle_through(thread);
+    if (threads.empty()) return;
+    Deadlock fresh;
+    fresh.from_ns = model().now_ns;
+    fresh.members = describe_members(model(), graph_, threads);
+    // A deadlock that grows stays one.
+    for (const DeadlockMember &one : fresh.members) {
+        const Index known = by_stream_.find(one.stream);
+        if (known == kNone) continue;
+        if (deadlocks_[known].state == Deadlock::State::open)
+            fresh.from_ns = std::min(fresh.from_ns, deadlocks_[known].from_ns);
+        if (deadlocks_[known].state == Deadlock::State::open)
+            untrack(known);
+        else
+            settle(known);
+    }
+    const Verdict verdict = graph_.judge(threads);
+    fresh.certainty = verdict.certainty;
+    fresh.weaknesses = verdict.weaknesses;
+    reopen(fresh);
+    const Index at = deadlocks_.make();
+    deadlocks_[at] = std::move(fresh);
+    track(at);
+}
+
+void DeadlockDetector::reopen(Deadlock &fresh) {
+    constexpr std::size_t kRecent = 8;
+    const std::size_t oldest = over_.size() > kRecent ? over_.size() - kRecent : 0;
+    for (std::size_t i = over_.size(); i-- > oldest;) {
+        const Deadlock &before = over_[i];
+        if (fresh.from_ns - before.to_ns > kReopenNs || before.cause == Deadlock::Cause::refused) continue;
+        const bool same =
+            std::equal(before.members.begin(), before.members.end(), fresh.members.begin(), fresh.members.end(),
+                       [](const DeadlockMember &a, const DeadlockMember &b) {
+                           return a.stream == b.stream && a.waits_for == b.waits_for && a.holds == b.holds;
+                       });
+        if (!same) continue;
+        fresh.from_ns = before.from_ns;
+        fresh.times = before.times + 1;
+        over_.erase(over_.begin() + static_cast<std::ptrdiff_t>(i));
+        return;
+    }
+}
+
+// The members are still blocked; whoever could have freed one of them when the circle closed may be stuck by now.
+void DeadlockDetector::judge(Deadlock &deadlock) {
+    if (deadlock.state != Deadlock::State::open || deadlock.certainty == Certainty::confirmed) return;
+    std::vector<Index> threads;
+    for (const DeadlockMember &one : deadlock.members) {
+        const Index thread = model().table.find_stream(one.stream);
+        if (thread == kNone || model().blocked_request(thread) == kNone) return;
+        threads.push_back(thread);
+    }
+    Verdict verdict = graph_.judge(threads);
+    if (verdict.certainty < deadlock.certainty) return;
+    deadlock.certainty = verdict.certainty;
+    deadlock.weaknesses = std::move(verdict.weaknesses);
+}
+
+void DeadlockDetector::blame(Deadlock &deadlock, Deadlock::Cause cause, std::int64_t t_ns, std::string words) {
+    if (cause < deadlock.cause) return;
+    judge(deadlock);
+    deadlock.cause = cause;
+    deadlock.cause_ns = t_ns;
+    deadlock.resolved_by = std::move(words);
+}
+
+void DeadlockDetector::close(Index at, std::int64_t t_ns) {
+    Deadlock &deadlock = deadlocks_[at];
+    if (deadlock.state != Deadlock::State::open) return;
+    judge(deadlock);
+    deadlock.state = Deadlock::State::settling;
+    deadlock.to_ns = t_ns;
+    if (deadlock.members.size() > 2 && !deadlock.simple())
+        for (const DeadlockMember &one : deadlock.members) look_again_.push_back(one.stream);
+    if (deadlock.cause != Deadlock::Cause::unknown) settle(at);
+}
+
+// Decides what becomes of a deadlock that is not in force any more.
+void DeadlockDetector::settle(Index at) {
+    Deadlock &deadlock = deadlocks_[at];
+    bool drop = deadlock.cause == Deadlock::Cause::unknown || deadlock.cause == Deadlock::Cause::refused;
+    if (deadlock.cause == Deadlock::Cause::released) {
+        drop = drop || deadlock.certainty != Certainty::likely;
+        deadlock.certainty = Certainty::possible;
+    }
+    if (!drop) {
+        deadlock.state = Deadlock::State::over;
+        deadlock.to_ns = std::max(deadlock.from_ns, std::min(deadlock.to_ns, deadlock.cause_ns));
+        if (over_.size() < kMostFindings)
+            over_.push_back(deadlock);
+        else
+            ++not_listed_;
+    }
+    untrack(at);
+}
+
+void DeadlockDetector::before_change() {
+    if (!look_again_.empty()) {
+        std::vector<std::uint32_t> streams;
+        streams.swap(look_again_);
+        for (const std::uint32_t stream : streams) {
+            const Index thread = model().table.find_stream(stream);
+            if (thread != kNone && by_stream_.find(stream) == kNone && model().blocked_request(thread) != kNone)
+                look_from(thread);
+        }
+    }
+    if (tracked_.empty()) return;
+    std::vector<Index> late;
+    for (const Index at : tracked_)
+        if (deadlocks_[at].state == Deadlock::State::settling && model().now_ns - deadlocks_[at].to_ns > kLateDeathNs)
+            late.push_back(at);
+    for (const Index at : late) settle(at);
+}
+
+void DeadlockDetector::request_done(Index index, const RequestEnd &end) {
+    if (tracked_.empty()) return;
+    before_change();
+    const Request &request = model().requests[index];
+    const Index at = by_stream_.find(request.stream);
+    if (at == kNone) return;
+    Deadlock &deadlock = deadlocks_[at];
+    const DeadlockMember *who = member(deadlock, request.stream);
+    if (who == nullptr || who->entry != request.entry) return;
+    if (end.outcome == Outcome::failed) {
+        const std::string name = thread_words(model(), who->image, who->pid, who->tid);
+        const std::string lock = lock_words(model(), who->waits_for);
+        std::string words = fmt::format("{}'s wait for {} failed with error {}", name, lock, end.error);
+        if (end.error == EINTR) words = fmt::format("{}'s wait for {} was interrupted by a signal", name, lock);
+        if (end.error == ETIMEDOUT) words = fmt::format("{}'s wait for {} timed out", name, lock);
+        if (end.error == ECANCELED) words = fmt::format("{}'s wait for {} was cancelled", name, lock);
+        if (end.error == EDEADLK) words = fmt::format("the kernel refused {} the lock {}", name, lock);
+        const auto cause = end.error == EDEADLK ? Deadlock::Cause::refused : Deadlock::Cause::interrupted;
+        blame(deadlock, cause, end.t_ns, std::move(words));
+    }
+    close(at, end.t_ns);
+}
+
+void DeadlockDetector::hold_ended(Index index, const HoldEnd &end) {
+    if (tracked_.empty()) return;
+    before_change();
+    if (end.reason == Reason::undecided) return;  // its owner's end, if that is why, will be told
+    const Hold &hold = model().holds[index];
+    for (const Index waiter : model().locks.domain(model().locks[hold.lock].domain).waiters) {
+        const Request &request = model().requests[waiter];
+        Deadlock *deadlock = find(request.stream);
+        if (deadlock == nullptr || deadlock->state != Deadlock::State::open) continue;
+        const DeadlockMember *who = member(*deadlock, request.stream);
+        if (who == nullptr || who->entry != request.entry || who->waits_for != request.lock) continue;
+        if (request.owner == hold.owner || !exclude(request.mode, hold.mode)) continue;
+        const std::string words =
+            fmt::format("{} released {}", process_words(model(), end.image, end.pid), lock_words(model(), hold.lock));
+        const bool died = end.reason == Reason::killed || end.reason == Reason::exit;
+        blame(*deadlock, died ? Deadlock::Cause::died : Deadlock::Cause::released, end.t_ns,
+              died && !deadlock->resolved_by.empty() ? deadlock->resolved_by : words);
+    }
+}
+
+void DeadlockDetector::process_ended(Index index, const ProcessEnd &end) {
+    if (tracked_.empty()) return;
+    before_change();
+    const Process &process = model().table.process(index);
+    std::string words =
+        fmt::format("{} {}", process_words(model(), process.name_image, process.pid), death_words(end.status));
+    if (end.certainty == EndCertainty::approximate) words += " (nobody saw when)";
+    for (const Index at : tracked_) {
+        Deadlock &deadlock = deadlocks_[at];
+        const bool in_it = std::any_of(deadlock.members.begin(), deadlock.members.end(),
+                                       [&](const DeadlockMember &one) { return one.pid == process.pid; });
+        if (!in_it) continue;
+        blame(deadlock, Deadlock::Cause::died, end.t_ns, words);
+    }
+    std::vector<Index> explained;
+    for (const Index at : tracked_)
+        if (deadlocks_[at].state == Deadlock::State::settling && deadlocks_[at].cause != Deadlock::Cause::unknown)
+            explained.push_back(at);
+    for (const Index at : explained) settle(at);
+}
+
+void DeadlockDetector::child_wait_begun(Index index) {
+    // A parent that holds on while it waits may close a circle, or make one certain.
+    before_change();
+    for (const Index at : tracked_) judge(deadlocks_[at]);
+    for (const Index thread : model().table.process(index).threads) {
+        if (!model().table.thread(thread).waits_for_child) continue;
+        std::vector<Index> awaited;
+        graph_.awaited(thread, awaited);
+        for (const Index one : awaited) {
+            const Index request = model().blocked_request(one);
+            if (by_stream_.find(model().requests[request].stream) == kNone) look_from(one);
+        }
+    }
+}
+
+void DeadlockDetector::finish(Report &report, const SourceNotes &notes) {
+    before_change();
+    const bool lost = notes.dropped > 0 || notes.torn > 0;
+    for (const Index at : tracked_) {
+        Deadlock &deadlock = deadlocks_[at];
+        if (deadlock.state != Deadlock::State::open) continue;
+        judge(deadlock);
+        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, report.to_utc_ns, lost));
+    }
+    for (const Deadlock &deadlock : over_)
+        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, report.to_utc_ns, lost));
+    if (not_listed_ > 0) report.notes.push_back(fmt::format("{} further deadlocks are not listed", not_listed_));
+}
+
+}  // namespace
+
+std::unique_ptr<Detector> make_deadlock(const Model &model) {
+    return std::make_unique<DeadlockDetector>(model);
+}
+
+}  // namespace planloop::analysis

@@ -1,0 +1,149 @@
+// The state of the world at one moment of the merged stream: who holds what, who waits for what. Ownership changes
+// it, event by event; timeline, statistics and detectors read it.
+//
+// Everything is named by an Index into a Pool; an Index is used again after its object is gone, so what must outlive an
+// object keeps stream, image or entry numbers, which the source never gives twice.
+#ifndef PLANLOOP_ANALYSIS_MODEL_H
+#define PLANLOOP_ANALYSIS_MODEL_H
+
+#include <cstdint>
+#include <vector>
+
+#include "analysis/lock_table.h"
+#include "analysis/process_table.h"
+#include "analysis/range_map.h"
+
+namespace planloop::analysis {
+
+// One successful lock call, for as long as a part of what it locked is held.
+struct Hold {
+    Index lock = kNone;
+    Index owner = kNone;  // Description, Process or Thread, as the family says
+    wire::Mode mode{};
+    std::uint64_t entry = 0;
+    std::uint64_t start = 0, len = 0;  // as asked for
+    std::int64_t since_ns = 0;
+    std::uint32_t image = 0, stream = 0;  // of who took it
+    std::int32_t pid = 0, tid = 0;
+    std::uint32_t parts = 0;
+    std::uint64_t caller = 0;
+    bool listed = false;  // in the report
+
+    void clear() { *this = Hold{}; }
+};
+
+// What one owner holds in one domain through one family.
+struct Ranges {
+    Index owner = kNone;
+    wire::Family family{};
+    Index domain = kNone;
+    Index place_in_domain = 0, place_in_owner = 0;
+    RangeMap map;  // segments' `hold` is a Hold
+
+    void clear() { map.clear(); }
+};
+
+// Someone who stood in the way of a request.
+struct Blame {
+    std::int32_t pid = 0, tid = 0;
+    std::uint32_t image = 0;
+    std::uint32_t active = 0;  // held segments that stand in the way now
+    std::int64_t since_ns = 0;
+    std::int64_t ns = 0;
+};
+
+// An open lock call, or a series of failed tries of one thread that may go on (`parked` between two of them).
+struct Request {
+    Index lock = kNone, domain = kNone, owner = kNone, process = kNone, thread = kNone;
+    Index outer = kNone;  // the call that this one interrupted (signal handler)
+    wire::Family family{};
+    wire::Mode mode{};
+    bool blocking = false, parked = false, waiting = false;  // waiting: in its domain's list
+    std::uint8_t flags = 0;
+    std::uint64_t entry = 0;
+    std::uint64_t first = 0, last = 0;
+    std::uint64_t start = 0, len = 0;  // as asked for
+    std::int64_t since_ns = 0;         // of the first try
+    std::int64_t call_ns = 0;          // of the present call
+    std::int64_t tried_ns = 0;         // end of the last failed try
+    std::uint32_t tries = 1;
+    std::uint32_t image = 0, stream = 0;
+    std::int32_t pid = 0, tid = 0;
+    std::int64_t fd = -1;
+    std::uint32_t obstacles = 0;  // held segments that stand in the way now
+    Index place_in_domain = 0;
+    std::uint64_t ticket = 0;  // of the hold that this call, a conversion, dropped at its begin; 0: none
+    std::uint64_t caller = 0;
+    std::vector<Blame> blame;
+
+    void clear() {
+        std::vector<Blame> keep = std::move(blame);
+        keep.clear();
+        *this = Request{};
+        blame = std::move(keep);
+    }
+};
+
+constexpr wire::Owner owner_kind(wire::Family family) noexcept {
+    return wire::kFamilies[static_cast<std::size_t>(family)].owner;
+}
+
+constexpr bool exclude(wire::Mode one, wire::Mode other) noexcept {
+    return one == wire::Mode::exclusive || other == wire::Mode::exclusive;
+}
+
+struct Model {
+    explicit Model(const EventSource &from) : source(from), locks(from), table(from) {}
+
+    const EventSource &source;
+    LockTable locks;
+    ProcessTable table;
+    Pool<Hold> holds;
+    Pool<Ranges> ranges;
+    Pool<Request> requests;
+    std::int64_t now_ns = 0;  // time of the event being applied
+
+    // Calls visit(hold index) for each held segment in the way of a lock of `mode` on [first, last] by `owner`.
+    template <class Visit>
+    void for_conflicts(Index domain, wire::Family family, Index owner, wire::Mode mode, std::uint64_t first,
+                       std::uint64_t last, Visit visit) const {
+        for (const Index at : locks.domain(domain).owners) {
+            const Ranges &other = ranges[at];
+            if (other.owner == owner && other.family == family) continue;
+            other.map.for_overlaps(first, last, [&](const RangeMap::Segment &segment) {
+                if (exclude(mode, holds[segment.hold].mode)) visit(segment.hold);
+            });
+        }
+    }
+    template <class Visit>
+    void for_conflicts(const Request &request, Visit visit) const {
+        for_conflicts(request.domain, request.family, request.owner, request.mode, request.first, request.last, visit);
+    }
+
+    // Calls visit(process index) for each process that has the hold and could end it.
+    template <class Visit>
+    void for_holders(const Hold &hold, Visit visit) const {
+        switch (owner_kind(locks[hold.lock].family)) {
+            case wire::Owner::description:
+                for (const Description::Sharer &sharer : table.description(hold.owner).sharers) visit(sharer.process);
+                break;
+            case wire::Owner::process:
+                visit(hold.owner);
+                break;
+            case wire::Owner::thread:
+                visit(table.thread(hold.owner).process);
+                break;
+        }
+    }
+
+    // The open call in which a thread waits for somebody now, or kNone.
+    Index blocked_request(Index thread) const {
+        const Index request = table.thread(thread).request;
+        if (request == kNone || !requests[request].blocking || requests[request].obstacles == 0) return kNone;
+        return request;
+    }
+};
+
+}  // namespace planloop::analysis
+
+#endif

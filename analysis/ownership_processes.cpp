@@ -1,0 +1,191 @@
+// The part of Ownership that follows processes and descriptors.
+#include <cerrno>
+
+#include "analysis/ownership.h"
+
+namespace planloop::analysis {
+namespace {
+
+Reason close_reason(std::int64_t cause) noexcept {
+    switch (static_cast<wire::CloseCause>(cause)) {
+        case wire::CloseCause::exec:
+            return Reason::exec;
+        case wire::CloseCause::exit:
+            return Reason::exit;
+        case wire::CloseCause::close:
+        case wire::CloseCause::replaced:
+        case wire::CloseCause::close_range:
+        case wire::CloseCause::stream:
+        case wire::CloseCause::unseen:
+            break;
+    }
+    return Reason::close;
+}
+
+// A wait status tells an end by exit (its low seven bits are 0) from one by a signal.
+Reason death_reason(std::int64_t status) noexcept {
+    return status >= 0 && (status & 0x7f) == 0 ? Reason::exit : Reason::killed;
+}
+
+}  // namespace
+
+void Ownership::descriptor_closed(const Event &event, Index process) {
+    HoldEnd end = ended_by(event, close_reason(event.other));
+    if (event.other == static_cast<std::int64_t>(wire::CloseCause::unseen)) end.certainty = EndCertainty::approximate;
+    const Index at = model_.table.description_at(process, event.fd);
+    Index file = kNone;
+    if (event.file != 0)
+        file = model_.locks.file(event.file);
+    else if (at != kNone)
+        file = model_.table.description(at).file;
+    // POSIX locks go with any descriptor of the file, whatever it was opened for.
+    const Index posix = file == kNone ? kNone : model_.locks.find_lock(wire::Family::posix, file);
+    if (posix != kNone) holds_.give_back(posix, process, 0, kEndOfFile, end);
+    const Index lost = model_.table.drop_descriptor(process, event.fd);
+    if (lost != kNone) description_lost(lost, end);
+}
+
+void Ownership::descriptor_duplicated(const Event &event, Index process) {
+    Index lost = kNone;
+    Index description = model_.table.description_at(process, event.fd);
+    if (event.file != 0) description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
+    HoldEnd end = ended_by(event, Reason::close);
+    end.certainty = EndCertainty::approximate;
+    if (lost != kNone) description_lost(lost, end);
+    if (description == kNone) return;
+    lost = model_.table.set_descriptor(process, event.other, description, false);
+    if (lost != kNone) description_lost(lost, end);
+}
+
+void Ownership::sharer_seen(const Event &event, Index process) {
+    Index lost = kNone;
+    HoldEnd end = ended_by(event, Reason::close);
+    end.certainty = EndCertainty::approximate;
+    Index description = model_.table.description_at(process, event.fd);
+    if (event.file != 0) description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
+    if (lost != kNone) description_lost(lost, end);
+    if (description == kNone || event.other <= 0) return;
+    const auto pid = static_cast<std::int32_t>(event.other);
+    Index sharer = model_.table.find_pid(pid);
+    if (sharer == kNone) sharer = model_.table.add_process(pid);
+    const auto fd = static_cast<std::int64_t>(event.start);
+    if (model_.table.description_at(sharer, fd) == description) return;
+    lost = model_.table.set_descriptor(sharer, fd, description, true);
+    if (lost != kNone) description_lost(lost, end);
+}
+
+void Ownership::process_forked(const Event &event, Index process) {
+    if (event.other <= 0) {
+        model_.table.process(process).nameless_children = true;
+        return;
+    }
+    const auto pid = static_cast<std::int32_t>(event.other);
+    Index child = model_.table.find_pid(pid);
+    if (child != kNone && child != process) {
+        // The child may have been heard of before; another process under its pid has ended unseen.
+        if (model_.table.process(child).parent_pid == event.pid) return;
+        if (model_.table.process(child).image == 0 && model_.table.process(child).parent_pid == 0) {
+            model_.table.process(child).parent_pid = event.pid;
+            return model_.table.copy_descriptors(process, child);
+        }
+        end_process(child, {event.t_ns, Reason::killed, EndCertainty::approximate, -1});
+        child = kNone;
+    }
+    if (child != kNone) return;
+    // A child that shares nothing is no news until it speaks.
+    if (model_.table.process(process).descriptors.empty()) return;
+    child = model_.table.add_process(pid);
+    model_.table.process(child).parent_pid = event.pid;
+    model_.table.process(child).name_image = model_.table.process(process).name_image;
+    model_.table.copy_descriptors(process, child);
+}
+
+void Ownership::process_started(const Event &event) {
+    const ProcessInfo &info = model_.source.process(event.process);
+    const std::int32_t pid = info.pid != 0 ? info.pid : event.pid;
+    Index process = model_.table.find_pid(pid);
+    if (process != kNone) {
+        const Process &known = model_.table.process(process);
+        const bool same_start = known.start_time == 0 || info.start_time == 0 || known.start_time == info.start_time;
+        const bool follows = known.image == 0 || info.replaced_by_exec || known.image == event.process ||
+                             (known.start_time != 0 && known.start_time == info.start_time);
+        if (!same_start || !follows) {
+            end_process(process, {event.t_ns, Reason::killed, EndCertainty::approximate, -1});
+            process = kNone;
+        }
+    }
+    if (process == kNone) {
+        process = model_.table.add_process(pid);
+        // A fork is recorded with the child's pid whenever there is something to share. What the parent has now may be
+        // younger than the child, so it is taken only for a child whose pid was not known.
+        const Index parent = model_.table.find_image(info.parent_process);
+        if (parent != kNone && parent != process && model_.table.process(parent).nameless_children)
+            model_.table.copy_descriptors(parent, process);
+    } else if (model_.table.process(process).image != 0) {
+        process_replaced(process, event);
+    }
+    if (model_.table.process(process).image == 0) model_.table.count_process();
+    model_.table.attach(process, event.process, info);
+    if (!model_.table.process(process).undecided.empty()) holds_.decide_all(model_.table.process(process), nullptr);
+}
+
+// exec ends all threads but one and forgets every number; descriptors and POSIX locks stay. What is closed on exec was
+// recorded as such.
+void Ownership::process_replaced(Index process, const Event &event) {
+    abandon_requests(process, event.t_ns);
+    for (const Index thread : model_.table.process(process).threads)
+        holds_.drop_all(model_.table.thread(thread).owned, ended_by(event, Reason::exec));
+    model_.table.release_threads(process);
+    for (Descriptor &descriptor : model_.table.process(process).descriptors) descriptor.inherited = true;
+}
+
+void Ownership::process_ended(const Event &event) {
+    Index process = event.process != 0 ? model_.table.find_image(event.process) : kNone;
+    if (process == kNone) process = model_.table.find_pid(event.pid);
+    if (process == kNone) return;
+    const Process &known = model_.table.process(process);
+    if (event.start != 0 && known.start_time != 0 && known.start_time != event.start) return;  // an earlier bearer
+    end_process(process, {event.t_ns, death_reason(event.other), EndCertainty::exact, event.other});
+}
+
+void Ownership::end_process(Index index, const ProcessEnd &end) {
+    observer_.process_ended(index, end);
+    Process &process = model_.table.process(index);
+    holds_.decide_all(process, end.reason == Reason::exit && end.status < 0 ? nullptr : &end);
+    HoldEnd hold_end{end.t_ns, end.reason, end.certainty, 0, process.name_image, 0, process.pid, process.pid};
+    abandon_requests(index, end.t_ns);
+    for (const Index thread : process.threads) holds_.drop_all(model_.table.thread(thread).owned, hold_end);
+    holds_.drop_all(process.owned, hold_end);
+    while (!process.descriptors.empty()) {
+        const Index lost = model_.table.drop_descriptor(index, process.descriptors.back().fd);
+        if (lost != kNone) description_lost(lost, hold_end);
+    }
+    model_.table.release_threads(index);
+    model_.table.release_process(index);
+}
+
+void Ownership::child_wait(const Event &event, Index process) {
+    Thread &thread = model_.table.thread(model_.table.thread_of(event, process));
+    thread.waits_for_child = event.kind == EventKind::child_wait_begun;
+    thread.child = event.other;
+    if (thread.waits_for_child) observer_.child_wait_begun(process);
+}
+
+void Ownership::finish(const Alive &alive) {
+    for (Index index = 0; index < model_.table.process_end(); ++index) {
+        Process &process = model_.table.process(index);
+        if (process.pid == 0) continue;
+        bool matters = !process.descriptors.empty() || !process.owned.empty() || !process.undecided.empty();
+        for (const Index thread : process.threads) {
+            const Thread &one = model_.table.thread(thread);
+            matters = matters || one.request != kNone || !one.owned.empty();
+        }
+        if (matters && alive && !alive(process.pid, process.start_time))
+            end_process(index, {model_.now_ns, Reason::killed, EndCertainty::approximate, -1});
+        else if (!process.undecided.empty())
+            holds_.decide_all(process, nullptr);
+        for (const Index thread : process.threads) waits_.expire_polls(thread);
+    }
+}
+
+}  // namespace planloop::analysis

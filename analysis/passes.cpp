@@ -1,0 +1,65 @@
+#include "analysis/passes.h"
+
+namespace planloop::analysis {
+
+// Each in a file of its own, detect_<name>.cpp.
+std::unique_ptr<Detector> make_deadlock(const Model &model);
+std::unique_ptr<Detector> make_killed_while_holding(const Model &model);
+std::unique_ptr<Detector> make_kernel_refused(const Model &model);
+std::unique_ptr<Detector> make_unlock_without_lock(const Model &model);
+std::unique_ptr<Detector> make_lost_events(const Model &model);
+std::unique_ptr<Detector> make_not_traced(const Model &model);
+
+namespace {
+
+constexpr Pass kPasses[] = {
+    {"deadlock", kBlocked | kRequestDone | kHoldEnded | kProcessEnded | kChildWait, make_deadlock},
+    {"kernel_refused", kRequestDone, make_kernel_refused},
+    {"killed_while_holding", kProcessEnded, make_killed_while_holding},
+    {"unlock_without_lock", kNothingUnlocked, make_unlock_without_lock},
+    {"lost_events", 0, make_lost_events},
+    {"not_traced", kRawEvent, make_not_traced},
+};
+
+}  // namespace
+
+Passes::Passes(const Model &model) {
+    for (const Pass &pass : kPasses) {
+        hooks_ |= pass.hooks;
+        detectors_.emplace_back(pass.hooks, pass.make(model));
+    }
+}
+
+void Passes::blocked(Index request) {
+    each(kBlocked, [&](Detector &detector) { detector.blocked(request); });
+}
+void Passes::request_done(Index request, const RequestEnd &end) {
+    each(kRequestDone, [&](Detector &detector) { detector.request_done(request, end); });
+}
+void Passes::acquired(Index hold) {
+    each(kAcquired, [&](Detector &detector) { detector.acquired(hold); });
+}
+void Passes::hold_ended(Index hold, const HoldEnd &end) {
+    each(kHoldEnded, [&](Detector &detector) { detector.hold_ended(hold, end); });
+}
+void Passes::process_ended(Index process, const ProcessEnd &end) {
+    each(kProcessEnded, [&](Detector &detector) { detector.process_ended(process, end); });
+}
+void Passes::nothing_unlocked(Index lock, const Event &event) {
+    each(kNothingUnlocked, [&](Detector &detector) { detector.nothing_unlocked(lock, event); });
+}
+void Passes::decided(std::uint64_t ticket, Reason reason, EndCertainty certainty) {
+    each(kDecided, [&](Detector &detector) { detector.decided(ticket, reason, certainty); });
+}
+void Passes::child_wait_begun(Index process) {
+    each(kChildWait, [&](Detector &detector) { detector.child_wait_begun(process); });
+}
+void Passes::event(const Event &event) {
+    each(kRawEvent, [&](Detector &detector) { detector.event(event); });
+}
+
+void Passes::finish(Report &report, const SourceNotes &notes) {
+    for (auto &[hooks, detector] : detectors_) detector->finish(report, notes);
+}
+
+}  // namespace planloop::analysis

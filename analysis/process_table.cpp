@@ -1,0 +1,244 @@
+#include "analysis/process_table.h"
+
+#include <algorithm>
+
+namespace planloop::analysis {
+namespace {
+
+constexpr int kAncestors = 8;  // how far up a descriptor's origin is looked for
+
+auto descriptor_place(std::vector<Descriptor> &descriptors, std::int64_t fd) {
+    return std::lower_bound(descriptors.begin(), descriptors.end(), fd,
+                            [](const Descriptor &descriptor, std::int64_t wanted) { return descriptor.fd < wanted; });
+}
+
+}  // namespace
+
+void Thread::clear() {
+    std::vector<Index> keep = std::move(owned);
+    keep.clear();
+    *this = Thread{};
+    owned = std::move(keep);
+}
+
+void Process::clear() {
+    *this = Process{};
+}
+
+void Description::clear() {
+    file = kNone;
+    sharers.clear();
+    owned.clear();
+    numbers.clear();
+}
+
+Index ProcessTable::add_process(std::int32_t pid) {
+    const Index index = processes_.make();
+    processes_[index].pid = pid;
+    by_pid_.put(static_cast<std::uint32_t>(pid), index);
+    return index;
+}
+
+Index ProcessTable::process_of(const Event &event) {
+    if (event.process != 0) {
+        const Index known = by_image_.find(event.process);
+        if (known != kNone) return known;
+    }
+    const ProcessInfo &info = source_.process(event.process);
+    const std::int32_t pid = info.pid != 0 ? info.pid : event.pid;
+    Index index = find_pid(pid);
+    // An image whose end was seen may still speak (destructors run after the exit hook): it is no new process.
+    if (index == kNone) index = add_process(pid);
+    Process &process = processes_[index];
+    if (process.image == 0 && event.process != 0) {
+        if (info.pid == 0) ++processes_seen_;  // no start record will count it
+        attach(index, event.process, info);
+    }
+    return index;
+}
+
+void ProcessTable::attach(Index index, std::uint32_t image, const ProcessInfo &info) {
+    Process &process = processes_[index];
+    if (process.image != 0) by_image_.erase(process.image);
+    process.image = process.name_image = image;
+    process.parent_pid = info.parent_pid != 0 ? info.parent_pid : process.parent_pid;
+    if (info.start_time != 0) process.start_time = info.start_time;
+    by_image_.put(image, index);
+}
+
+Index ProcessTable::thread_of(const Event &event, Index process) {
+    // Threads without a stream number are told apart by their tid.
+    const std::uint64_t key =
+        event.thread != 0 ? event.thread : std::uint64_t{1} << 40 | static_cast<std::uint32_t>(event.tid);
+    const Index known = by_stream_.find(key);
+    if (known != kNone && threads_[known].process == process) return known;
+    const Index index = threads_.make();
+    Thread &thread = threads_[index];
+    thread.polls.fill(kNone);
+    thread.stream = event.thread;
+    thread.tid = event.tid;
+    thread.process = process;
+    thread.key = key;
+    by_stream_.put(key, index);
+    Process &owner = processes_[process];
+    owner.threads.push_back(index);
+    if (event.tid != owner.pid || !owner.main_seen) ++threads_seen_;
+    if (event.tid == owner.pid) owner.main_seen = true;
+    return index;
+}
+
+void ProcessTable::release_threads(Index process) {
+    for (const Index thread : processes_[process].threads) {
+        if (by_stream_.find(threads_[thread].key) == thread) by_stream_.erase(threads_[thread].key);
+        threads_.release(thread);
+    }
+    processes_[process].threads.clear();
+}
+
+void ProcessTable::release_process(Index index) {
+    Process &process = processes_[index];
+    if (process.image != 0) by_image_.erase(process.image);
+    if (find_pid(process.pid) == index) by_pid_.erase(static_cast<std::uint32_t>(process.pid));
+    processes_.release(index);
+}
+
+const Descriptor *ProcessTable::find_descriptor(Index process, std::int64_t fd) const {
+    const std::vector<Descriptor> &all = processes_[process].descriptors;
+    const auto at = std::lower_bound(all.begin(), all.end(), fd, [](const Descriptor &descriptor, std::int64_t wanted) {
+        return descriptor.fd < wanted;
+    });
+    return at == all.end() || at->fd != fd ? nullptr : &*at;
+}
+
+Index ProcessTable::description_at(Index process, std::int64_t fd) const {
+    const Descriptor *found = find_descriptor(process, fd);
+    return found == nullptr ? kNone : found->description;
+}
+
+Index ProcessTable::make_description(Index file, std::uint32_t number, Index process) {
+    const Index index = descriptions_.make();
+    descriptions_[index].file = file;
+    return number != 0 ? adopt_number(index, number, process) : index;
+}
+
+Index ProcessTable::adopt_number(Index into, std::uint32_t number, Index process) {
+    by_number_.put(number, into);
+    descriptions_[into].numbers.push_back({number, process});
+    return into;
+}
+
+// A shell may run thousands of programs over one descriptor, and each has a number of its own for it. Whoever
+// inherited the number together with the descriptor brings it back when it uses it.
+void ProcessTable::forget_numbers(Index description, Index process) {
+    std::vector<Description::Number> &numbers = descriptions_[description].numbers;
+    std::size_t kept = 0;
+    for (const Description::Number &number : numbers) {
+        if (number.process != process)
+            numbers[kept++] = number;
+        else if (by_number_.find(number.number) == description)
+            by_number_.erase(number.number);
+    }
+    numbers.resize(kept);
+}
+
+bool ProcessTable::shares(Index process, Index description) const {
+    for (const Description::Sharer &sharer : descriptions_[description].sharers)
+        if (sharer.process == process) return true;
+    return false;
+}
+
+void ProcessTable::add_sharer(Index description, Index process) {
+    for (Description::Sharer &sharer : descriptions_[description].sharers) {
+        if (sharer.process != process) continue;
+        ++sharer.descriptors;
+        return;
+    }
+    descriptions_[description].sharers.push_back({process, 1});
+}
+
+Index ProcessTable::drop_sharer(Index description, Index process) {
+    std::vector<Description::Sharer> &sharers = descriptions_[description].sharers;
+    for (auto at = sharers.begin(); at != sharers.end(); ++at) {
+        if (at->process != process) continue;
+        if (--at->descriptors == 0) {
+            sharers.erase(at);
+            forget_numbers(description, process);
+        }
+        break;
+    }
+    return sharers.empty() ? description : kNone;
+}
+
+Index ProcessTable::set_descriptor(Index process, std::int64_t fd, Index description, bool inherited) {
+    std::vector<Descriptor> &all = processes_[process].descriptors;
+    const auto at = descriptor_place(all, fd);
+    if (at == all.end() || at->fd != fd) {
+        all.insert(at, {fd, description, inherited});
+        add_sharer(description, process);
+        return kNone;
+    }
+    const Index before = at->description;
+    *at = {fd, description, inherited};
+    if (before == description) return kNone;
+    add_sharer(description, process);
+    return drop_sharer(before, process);
+}
+
+Index ProcessTable::drop_descriptor(Index process, std::int64_t fd) {
+    std::vector<Descriptor> &all = processes_[process].descriptors;
+    const auto at = descriptor_place(all, fd);
+    if (at == all.end() || at->fd != fd) return kNone;
+    const Index description = at->description;
+    all.erase(at);
+    return drop_sharer(description, process);
+}
+
+void ProcessTable::copy_descriptors(Index from, Index to) {
+    for (const Descriptor &descriptor : processes_[from].descriptors)
+        if (find_descriptor(to, descriptor.fd) == nullptr)
+            set_descriptor(to, descriptor.fd, descriptor.description, true);
+}
+
+void ProcessTable::release_description(Index description) {
+    for (const Description::Number &number : descriptions_[description].numbers)
+        if (by_number_.find(number.number) == description) by_number_.erase(number.number);
+    descriptions_.release(description);
+}
+
+Index ProcessTable::ancestor_description(Index process, std::int64_t fd, Index file) const {
+    std::int32_t pid = processes_[process].parent_pid;
+    for (int level = 0; level < kAncestors && pid > 0; ++level) {
+        const Index ancestor = find_pid(pid);
+        if (ancestor == kNone) return kNone;
+        const Index description = description_at(ancestor, fd);
+        if (description != kNone) return descriptions_[description].file == file ? description : kNone;
+        pid = processes_[ancestor].parent_pid;
+    }
+    return kNone;
+}
+
+Index ProcessTable::description_of(Index process, const Event &event, Index file, Index &lost) {
+    // Instrumented programs name no descriptor: their locks on one file are one description.
+    const std::int64_t fd = event.fd >= 0 ? event.fd : -2 - static_cast<std::int64_t>(file);
+    const Index named = event.description != 0 ? by_number_.find(event.description) : kNone;
+    const Descriptor *entry = find_descriptor(process, fd);
+    if (entry != nullptr && descriptions_[entry->description].file == file) {
+        if (event.description == 0 || entry->description == named) return entry->description;
+        if (entry->inherited && named == kNone) {
+            const Index description = entry->description;
+            set_descriptor(process, fd, description, false);
+            return adopt_number(description, event.description, process);
+        }
+    }
+    Index description = named;
+    if (description != kNone && descriptions_[description].file != file) description = kNone;
+    if (description == kNone && entry == nullptr && (event.flags & wire::kInheritedFd) != 0) {
+        description = ancestor_description(process, fd, file);
+        if (description != kNone && event.description != 0) adopt_number(description, event.description, process);
+    }
+    if (description == kNone) description = make_description(file, event.description, process);
+    lost = set_descriptor(process, fd, description, false);
+    return description;
+}
+
+}  // namespace planloop::analysis

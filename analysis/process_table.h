@@ -1,0 +1,140 @@
+// Processes, their threads, and which open file description stands behind which descriptor of which process:
+// that decides who holds a flock or OFD lock, and when the last of them lets go.
+//
+// A process is a pid and a start time; it lives through exec as several images. A description has one number in the
+// image that first locked through it, but an image that inherited the descriptor over exec cannot know that number and
+// gives it another one. So a descriptor that was inherited and then used under a new number makes the two numbers
+// aliases. A descriptor that was not inherited and now names another description was closed behind our back.
+//
+// Holds only what is alive. Threads: externally synchronised. References stay valid until the object is released.
+#ifndef PLANLOOP_ANALYSIS_PROCESS_TABLE_H
+#define PLANLOOP_ANALYSIS_PROCESS_TABLE_H
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "analysis/event.h"
+#include "analysis/flat_map.h"
+
+namespace planloop::analysis {
+
+struct Thread {
+    static constexpr std::size_t kPolls = 4;
+
+    std::uint32_t stream = 0;
+    std::int32_t tid = 0;
+    std::uint64_t key = 0;
+    Index process = kNone;
+    Index request = kNone;              // innermost open lock call
+    std::array<Index, kPolls> polls{};  // failed tries that may go on, newest first
+    std::vector<Index> owned;           // Ranges of thread-owned families
+    bool waits_for_child = false;
+    std::int64_t child = 0;  // as waitpid's pid argument
+
+    void clear();
+};
+
+struct Descriptor {
+    std::int64_t fd;
+    Index description;
+    bool inherited;  // from another process or image; its number may not be known to the present one
+};
+
+struct Undecided {
+    std::uint64_t ticket;
+    std::int64_t t_ns;
+    Index lock;
+};
+
+struct Process {
+    std::int32_t pid = 0;
+    std::int32_t parent_pid = 0;
+    std::uint64_t start_time = 0;    // 0: unknown
+    std::uint32_t image = 0;         // the present one; 0: never attached
+    std::uint32_t name_image = 0;    // image to take name and trace id from
+    bool main_seen = false;          // its first thread was counted
+    bool nameless_children = false;  // it forked a child whose pid is not known
+    std::vector<Index> threads;
+    std::vector<Descriptor> descriptors;  // by fd
+    std::vector<Index> owned;             // Ranges of process-owned families
+    std::vector<Undecided> undecided;     // ends of holds that the fate of this process explains
+
+    void clear();
+};
+
+struct Description {
+    struct Sharer {
+        Index process;
+        std::uint32_t descriptors;
+    };
+    Index file = kNone;
+    std::vector<Sharer> sharers;
+    std::vector<Index> owned;  // Ranges
+    struct Number {
+        std::uint32_t number;
+        Index process;  // that used it first
+    };
+    std::vector<Number> numbers;  // that the source uses for it
+
+    void clear();
+};
+
+class ProcessTable {
+  public:
+    explicit ProcessTable(const EventSource &source) : source_(source) {}
+
+    // The process and thread an event comes from, made when unknown.
+    Index process_of(const Event &event);
+    Index thread_of(const Event &event, Index process);
+    Index find_pid(std::int32_t pid) const { return by_pid_.find(static_cast<std::uint32_t>(pid)); }
+    Index find_image(std::uint32_t image) const { return by_image_.find(image); }
+    Index find_stream(std::uint32_t stream) const { return by_stream_.find(stream); }
+    Index add_process(std::int32_t pid);
+    void attach(Index process, std::uint32_t image, const ProcessInfo &info);
+    void count_process() { ++processes_seen_; }
+    void copy_descriptors(Index from, Index to);
+    void release_threads(Index process);
+    void release_process(Index process);  // its threads and descriptors are gone
+
+    // The description behind a lock call's descriptor. `lost` is set when that shows that the descriptor was closed
+    // behind our back and nobody has its description any more.
+    Index description_of(Index process, const Event &event, Index file, Index &lost);
+    Index description_at(Index process, std::int64_t fd) const;
+    // Each returns the description that nobody has any more, or kNone.
+    Index set_descriptor(Index process, std::int64_t fd, Index description, bool inherited);
+    Index drop_descriptor(Index process, std::int64_t fd);
+    void release_description(Index description);
+
+    bool shares(Index process, Index description) const;
+
+    Process &process(Index index) { return processes_[index]; }
+    const Process &process(Index index) const { return processes_[index]; }
+    Thread &thread(Index index) { return threads_[index]; }
+    const Thread &thread(Index index) const { return threads_[index]; }
+    Description &description(Index index) { return descriptions_[index]; }
+    const Description &description(Index index) const { return descriptions_[index]; }
+    Index process_end() const { return processes_.end(); }  // slots of released processes have pid 0
+    std::uint64_t processes_seen() const { return processes_seen_; }
+    std::uint64_t threads_seen() const { return threads_seen_; }
+
+  private:
+    const Descriptor *find_descriptor(Index process, std::int64_t fd) const;
+    Index ancestor_description(Index process, std::int64_t fd, Index file) const;
+    Index make_description(Index file, std::uint32_t number, Index process);
+    Index adopt_number(Index into, std::uint32_t number, Index process);
+    void add_sharer(Index description, Index process);
+    Index drop_sharer(Index description, Index process);
+    void forget_numbers(Index description, Index process);
+
+    const EventSource &source_;
+    Pool<Process> processes_;
+    Pool<Thread> threads_;
+    Pool<Description> descriptions_;
+    FlatMap by_pid_, by_image_, by_stream_, by_number_;
+    std::uint64_t processes_seen_ = 0, threads_seen_ = 0;
+};
+
+}  // namespace planloop::analysis
+
+#endif

@@ -1,0 +1,197 @@
+#include "analysis/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "analysis/ownership.h"
+#include "analysis/passes.h"
+#include "analysis/timeline.h"
+
+namespace planloop::analysis {
+namespace {
+
+// Ownership talks to one Observer; timeline and detectors listen.
+class Fanout : public Observer {
+  public:
+    Fanout(Timeline &timeline, Passes &passes) : timeline_(timeline), passes_(passes) {}
+
+    void requested(const Request &request) override { timeline_.requested(request); }
+    void blocked(Index request) override { passes_.blocked(request); }
+    void request_done(Index request, const RequestEnd &end) override {
+        timeline_.request_done(request, end);
+        passes_.request_done(request, end);
+    }
+    void acquired(Index hold) override { passes_.acquired(hold); }
+    void hold_ended(Index hold, const HoldEnd &end) override {
+        timeline_.hold_ended(hold, end);
+        passes_.hold_ended(hold, end);
+    }
+    void process_ended(Index process, const ProcessEnd &end) override { passes_.process_ended(process, end); }
+    void nothing_unlocked(Index lock, const Event &event) override { passes_.nothing_unlocked(lock, event); }
+    void decided(std::uint64_t ticket, Reason reason, EndCertainty certainty) override {
+        timeline_.decided(ticket, reason, certainty);
+        passes_.decided(ticket, reason, certainty);
+    }
+    void child_wait_begun(Index process) override { passes_.child_wait_begun(process); }
+    void event(const Event &event) override { passes_.event(event); }
+
+  private:
+    Timeline &timeline_;
+    Passes &passes_;
+};
+
+std::string entry_id(std::uint64_t entry) {
+    return fmt::format("{:016x}", entry);
+}
+
+HeldLock describe_hold(const Model &model, const Hold &hold, std::int64_t from_ns) {
+    HeldLock held;
+    const ProcessInfo &taker = model.source.process(hold.image);
+    held.lock = model.locks[hold.lock].id;
+    held.path = model.locks.path(hold.lock);
+    held.lock_entry_id = entry_id(hold.entry);
+    held.mode = hold.mode;
+    held.since_ns = hold.since_ns - from_ns;
+    held.start = hold.start;
+    held.len = hold.len;
+    held.acquired_by = {hold.pid, taker.name};
+    std::uint32_t image = hold.image;
+    bool taker_holds = false;
+    model.for_holders(hold, [&](Index index) {
+        const Process &process = model.table.process(index);
+        if (held.holders.empty()) image = process.name_image;
+        held.holders.push_back({process.pid, model.source.process(process.name_image).name});
+        taker_holds = taker_holds || process.pid == hold.pid;
+    });
+    // Who took it may be gone; then the first of those that have it now stands for them.
+    const bool named = taker_holds || held.holders.empty();
+    held.pid = named ? hold.pid : held.holders.front().pid;
+    held.tid = named ? hold.tid : held.holders.front().pid;
+    const ProcessInfo &holder = named ? taker : model.source.process(image);
+    held.process = holder.name;
+    held.trace_id = holder.trace_id;
+    std::sort(held.holders.begin(), held.holders.end(), [](const Holder &a, const Holder &b) { return a.pid < b.pid; });
+    return held;
+}
+
+WaitingRequest describe_wait(const Model &model, const Request &request, std::int64_t from_ns) {
+    WaitingRequest waiting;
+    const ProcessInfo &who = model.source.process(request.image);
+    waiting.lock = model.locks[request.lock].id;
+    waiting.path = model.locks.path(request.lock);
+    waiting.lock_entry_id = entry_id(request.entry);
+    waiting.process = who.name;
+    waiting.trace_id = who.trace_id;
+    waiting.mode = request.mode;
+    waiting.pid = request.pid;
+    waiting.tid = request.tid;
+    waiting.since_ns = request.call_ns - from_ns;
+    waiting.start = request.start;
+    waiting.len = request.len;
+    for (const Blame &blame : request.blame) {
+        std::string name = blame.pid == 0 ? std::string() : model.source.process(blame.image).name;
+        waiting.blocked_by.push_back({blame.pid, blame.tid, blame.ns, std::move(name)});
+    }
+    return waiting;
+}
+
+// What is open at the end counts up to it.
+void close_books(Model &model, Waits &waits, Report &report) {
+    const std::int64_t to = report.to_utc_ns;
+    for (std::size_t domain = 0, lock = 0; lock < model.locks.size(); ++lock) {
+        domain = model.locks[static_cast<Index>(lock)].domain;
+        // A range domain belongs to two locks; the first of them settles it.
+        if (model.locks.domain(static_cast<Index>(domain)).owners.empty() &&
+            model.locks.domain(static_cast<Index>(domain)).waiters.empty())
+            continue;
+        for (const Index at : model.locks.domain(static_cast<Index>(domain)).owners) {
+            Index last = kNone;
+            for (const RangeMap::Segment &segment : model.ranges[at].map.segments()) {
+                Hold &hold = model.holds[segment.hold];
+                if (hold.lock != lock || segment.hold == last || hold.listed) continue;
+                hold.listed = true;
+                last = segment.hold;
+                model.locks[hold.lock].hold.add(to - hold.since_ns);
+                report.held.push_back(describe_hold(model, hold, report.from_utc_ns));
+            }
+        }
+        for (const Index at : model.locks.domain(static_cast<Index>(domain)).waiters) {
+            Request &request = model.requests[at];
+            if (request.lock != lock || request.parked) continue;
+            const std::int64_t call_ns = to - request.call_ns;
+            waits.conclude(at, {to, Outcome::abandoned, 0, call_ns, call_ns});
+            model.locks[request.lock].wait.add(call_ns);
+            report.waiting.push_back(describe_wait(model, request, report.from_utc_ns));
+        }
+    }
+    std::sort(report.held.begin(), report.held.end(), [](const HeldLock &a, const HeldLock &b) {
+        return std::tie(a.since_ns, a.lock, a.lock_entry_id) < std::tie(b.since_ns, b.lock, b.lock_entry_id);
+    });
+    std::sort(report.waiting.begin(), report.waiting.end(), [](const WaitingRequest &a, const WaitingRequest &b) {
+        return std::tie(a.since_ns, a.lock, a.lock_entry_id) < std::tie(b.since_ns, b.lock, b.lock_entry_id);
+    });
+}
+
+void add_rows(const Model &model, Report &report) {
+    for (Index i = 0; i < model.locks.size(); ++i) {
+        const Lock &lock = model.locks[i];
+        if (lock.acquisitions == 0 && lock.failed == 0 && lock.wait.count() == 0) continue;
+        LockRow row;
+        row.id = lock.id;
+        row.path = model.locks.path(i);
+        row.family = lock.family;
+        row.acquisitions = lock.acquisitions;
+        row.contended = lock.contended;
+        row.failed = lock.failed;
+        row.wait = lock.wait.distribution();
+        row.hold = lock.hold.distribution();
+        report.locks.push_back(std::move(row));
+    }
+    std::sort(report.locks.begin(), report.locks.end(), [](const LockRow &a, const LockRow &b) {
+        if (a.wait.total != b.wait.total) return a.wait.total > b.wait.total;
+        return a.id < b.id;
+    });
+}
+
+}  // namespace
+
+Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink) {
+    Model model(source);
+    Timeline timeline(model, sink);
+    Passes passes(model);
+    Fanout fanout(timeline, passes);
+    Ownership ownership(model, fanout);
+
+    Report report;
+    report.session = options.session;
+    Event event;
+    for (bool first = true; source.next(event); first = false) {
+        if (first) {
+            report.from_utc_ns = event.t_ns;
+            timeline.start_at(event.t_ns);
+        }
+        report.to_utc_ns = event.t_ns;
+        ownership.apply(event);
+    }
+    ownership.finish(options.alive);
+    timeline.flush();
+
+    const SourceNotes notes = source.notes();
+    report.processes = model.table.processes_seen();
+    report.threads = model.table.threads_seen();
+    report.events = timeline.lines();
+    report.dropped = notes.dropped;
+    report.notes = notes.messages;
+    passes.finish(report, notes);
+    close_books(model, ownership.waits(), report);
+    add_rows(model, report);
+    std::stable_sort(report.findings.begin(), report.findings.end(), [](const Finding &a, const Finding &b) {
+        if (a.severity != b.severity) return a.severity > b.severity;
+        return std::tie(a.from_ns, a.kind, a.summary) < std::tie(b.from_ns, b.kind, b.summary);
+    });
+    return report;
+}
+
+}  // namespace planloop::analysis

@@ -1,0 +1,63 @@
+// Makes the timeline, line by line and in time order, and hands it to the sink.
+//
+// A line leaves as soon as it is certain. While the reason of some release is undecided, it and what comes after it
+// wait here, kMostWaiting lines at the most: then the oldest leaves with the likeliest reason.
+#ifndef PLANLOOP_ANALYSIS_TIMELINE_H
+#define PLANLOOP_ANALYSIS_TIMELINE_H
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "analysis/detector.h"
+
+namespace planloop::analysis {
+
+class Timeline : public Observer {
+  public:
+    static constexpr std::size_t kMostWaiting = 32'768;
+
+    Timeline(const Model &model, const TimelineSink &sink) : model_(model), sink_(sink) {}
+
+    void start_at(std::int64_t utc_ns) { from_utc_ns_ = utc_ns; }
+    std::uint64_t lines() const { return lines_; }
+
+    void requested(const Request &request) override;
+    void request_done(Index request, const RequestEnd &end) override;
+    void hold_ended(Index hold, const HoldEnd &end) override;
+    void decided(std::uint64_t ticket, Reason reason, EndCertainty certainty) override;
+    void flush();
+
+  private:
+    struct Line {
+        EventKind kind{};
+        wire::Family family{};
+        wire::Mode mode{};
+        Reason reason{};
+        EndCertainty certainty{};
+        int error = 0;
+        std::uint32_t image = 0;
+        std::int32_t pid = 0, tid = 0;
+        Index lock = kNone;
+        std::uint32_t tries = 1;
+        std::int64_t t_ns = 0, wait_ns = 0, hold_ns = 0;
+        std::uint64_t entry = 0, start = 0, len = 0, caller = 0, ticket = 0;
+        std::vector<Blame> blame;
+    };
+
+    Line line_for(const Request &request, EventKind kind, std::int64_t t_ns) const;
+    void add(Line &&line);
+    void emit(const Line &line);
+    void emit_certain();
+
+    const Model &model_;
+    const TimelineSink &sink_;
+    std::int64_t from_utc_ns_ = 0;
+    std::uint64_t lines_ = 0;
+    std::deque<Line> waiting_;
+    TimelineEntry entry_;  // kept for its memory
+};
+
+}  // namespace planloop::analysis
+
+#endif

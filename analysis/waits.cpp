@@ -1,0 +1,225 @@
+#include "analysis/waits.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace planloop::analysis {
+
+Index Waits::begin(const Event &event, Index process, Index thread, Index lock, Index owner) {
+    const std::uint64_t last = last_byte(event.start, event.len);
+    Index index = resume_poll(event, thread, lock, last);
+    const bool resumed = index != kNone;
+    if (!resumed) index = model_.requests.make();
+    Request &request = model_.requests[index];
+    if (!resumed) {
+        request.since_ns = event.t_ns;
+        request.lock = lock;
+        request.domain = model_.locks[lock].domain;
+        request.family = event.family;
+        request.mode = event.mode;
+        request.first = event.start;
+        request.last = last;
+        request.start = event.start;
+        request.len = event.len;
+        request.process = process;
+        request.thread = thread;
+        request.image = event.process;
+        request.stream = event.thread;
+        request.pid = event.pid;
+        request.tid = event.tid;
+        request.blocking = (event.flags & wire::kBlocking) != 0;
+    }
+    request.parked = false;
+    if (resumed && request.owner != owner) rebase(request, owner, event.t_ns);
+    request.owner = owner;
+    request.call_ns = event.t_ns;
+    request.entry = event.entry;
+    request.flags = event.flags;
+    request.fd = event.fd;
+    request.caller = event.caller;
+    request.outer = model_.table.thread(thread).request;
+    model_.table.thread(thread).request = index;
+    if (!resumed && owner != kNone) enlist(index);
+    return index;
+}
+
+Index Waits::resume_poll(const Event &event, Index thread, Index lock, std::uint64_t last) {
+    auto &polls = model_.table.thread(thread).polls;
+    for (Index &slot : polls) {
+        if (slot == kNone) continue;
+        const Request &poll = model_.requests[slot];
+        if (poll.lock != lock || poll.first != event.start || poll.last != last) continue;
+        const Index found = slot;
+        if (poll.mode != event.mode || (event.flags & wire::kBlocking) != 0 ||
+            event.t_ns - poll.tried_ns > kPollGapNs) {
+            expire(found);
+            return kNone;
+        }
+        slot = kNone;
+        ++model_.requests[found].tries;
+        return found;
+    }
+    return kNone;
+}
+
+Index Waits::find(Index thread, std::uint64_t entry) const {
+    Index index = model_.table.thread(thread).request;
+    while (index != kNone && model_.requests[index].entry != entry) index = model_.requests[index].outer;
+    return index;
+}
+
+void Waits::enlist(Index index) {
+    Request &request = model_.requests[index];
+    std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
+    request.waiting = true;
+    request.place_in_domain = static_cast<Index>(waiters.size());
+    waiters.push_back(index);
+    model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, model_.holds[hold], request.call_ns); });
+}
+
+// Pollers that open the file anew for each try come back as another owner.
+void Waits::rebase(Request &request, Index owner, std::int64_t now_ns) {
+    for (Blame &blame : request.blame) {
+        if (blame.active != 0) blame.ns += now_ns - blame.since_ns;
+        blame.active = 0;
+    }
+    request.obstacles = 0;
+    request.owner = owner;
+    model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, model_.holds[hold], now_ns); });
+}
+
+void Waits::add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns) {
+    ++request.obstacles;
+    for (Blame &blame : request.blame) {
+        if (blame.pid != hold.pid || blame.tid != hold.tid) continue;
+        if (blame.active++ == 0) blame.since_ns = now_ns;
+        return;
+    }
+    request.blame.push_back({hold.pid, hold.tid, hold.image, 1, now_ns, 0});
+}
+
+void Waits::remove_obstacle(Request &request, const Hold &hold, std::int64_t now_ns) {
+    for (Blame &blame : request.blame) {
+        if (blame.pid != hold.pid || blame.tid != hold.tid || blame.active == 0) continue;
+        --request.obstacles;
+        if (--blame.active == 0) blame.ns += now_ns - blame.since_ns;
+        return;
+    }
+}
+
+bool Waits::in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const {
+    if (request.owner == owner.owner && request.family == owner.family) return false;
+    return segment.first <= request.last && request.first <= segment.last &&
+           exclude(request.mode, model_.holds[segment.hold].mode);
+}
+
+void Waits::obstruct(const Ranges &owner, const RangeMap::Segment &segment) {
+    for (const Index waiter : model_.locks.domain(owner.domain).waiters) {
+        Request &request = model_.requests[waiter];
+        if (in_the_way(request, owner, segment)) add_obstacle(request, model_.holds[segment.hold], model_.now_ns);
+    }
+}
+
+void Waits::clear_way(const Ranges &owner, const RangeMap::Segment &segment) {
+    for (const Index waiter : model_.locks.domain(owner.domain).waiters) {
+        Request &request = model_.requests[waiter];
+        if (in_the_way(request, owner, segment)) remove_obstacle(request, model_.holds[segment.hold], model_.now_ns);
+    }
+}
+
+void Waits::settle(Index index, std::int64_t now_ns) {
+    for (Blame &blame : model_.requests[index].blame) {
+        if (blame.active == 0) continue;
+        blame.ns += now_ns - blame.since_ns;
+        blame.since_ns = now_ns;
+    }
+}
+
+// A call that was granted and is not stamped yet looks like an open one.
+bool Waits::other_may_have_it(const Request &request) const {
+    for (const Index index : model_.locks.domain(request.domain).waiters) {
+        const Request &other = model_.requests[index];
+        if (&other == &request || other.parked) continue;
+        if (other.owner == request.owner && other.family == request.family) continue;
+        if (other.first <= request.last && request.first <= other.last && exclude(other.mode, request.mode))
+            return true;
+    }
+    return false;
+}
+
+void Waits::conclude(Index index, const RequestEnd &end) {
+    Request &request = model_.requests[index];
+    settle(index, end.t_ns);
+    std::vector<Blame> &blame = request.blame;
+    const bool refused = end.outcome == Outcome::failed && (end.error == EAGAIN || end.error == EACCES);
+    if (!refused) {
+        blame.erase(
+            std::remove_if(blame.begin(), blame.end(), [](const Blame &one) { return one.ns <= 0 && one.active == 0; }),
+            blame.end());
+    }
+    if (end.outcome == Outcome::acquired)
+        blame.erase(std::remove_if(blame.begin(), blame.end(), [](const Blame &one) { return one.ns <= 0; }),
+                    blame.end());
+    if (blame.empty() && request.waiting) {
+        const bool polled = refused || request.tries > 1;
+        const bool slow = request.blocking && end.wait_ns >= kUntracedWaitNs;
+        if ((slow && !polled) || (polled && !other_may_have_it(request)))
+            blame.push_back({0, 0, 0, 0, end.t_ns, end.wait_ns});
+    }
+    std::sort(blame.begin(), blame.end(), [](const Blame &a, const Blame &b) {
+        if (a.ns != b.ns) return a.ns > b.ns;
+        return a.pid != b.pid ? a.pid < b.pid : a.tid < b.tid;
+    });
+}
+
+void Waits::park(Index index, std::int64_t now_ns) {
+    Request &request = model_.requests[index];
+    Thread &thread = model_.table.thread(request.thread);
+    if (thread.request == index) thread.request = request.outer;
+    request.outer = kNone;
+    request.parked = true;
+    request.tried_ns = now_ns;
+    // A blocker that was only presumed is presumed again, if need be, when the series ends.
+    request.blame.erase(
+        std::remove_if(request.blame.begin(), request.blame.end(), [](const Blame &one) { return one.pid == 0; }),
+        request.blame.end());
+    // Its description may be closed and its Index given away before the next try.
+    if (request.family == wire::Family::flock) rebase(request, kNone, now_ns);
+    if (thread.polls.back() != kNone) expire(thread.polls.back());
+    std::move_backward(thread.polls.begin(), thread.polls.end() - 1, thread.polls.end());
+    thread.polls.front() = index;
+}
+
+void Waits::end(Index index) {
+    Request &request = model_.requests[index];
+    Thread &thread = model_.table.thread(request.thread);
+    for (Index *link = &thread.request; *link != kNone; link = &model_.requests[*link].outer) {
+        if (*link != index) continue;
+        *link = request.outer;
+        break;
+    }
+    for (Index &slot : thread.polls)
+        if (slot == index) slot = kNone;
+    if (request.waiting) {
+        std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
+        const Index last = waiters.back();
+        waiters[request.place_in_domain] = last;
+        model_.requests[last].place_in_domain = request.place_in_domain;
+        waiters.pop_back();
+    }
+    model_.requests.release(index);
+}
+
+void Waits::expire(Index index) {
+    const Request &poll = model_.requests[index];
+    model_.locks[poll.lock].wait.add(poll.tried_ns - poll.since_ns);
+    end(index);
+}
+
+void Waits::expire_polls(Index thread) {
+    const auto polls = model_.table.thread(thread).polls;
+    for (const Index poll : polls)
+        if (poll != kNone) expire(poll);
+}
+
+}  // namespace planloop::analysis

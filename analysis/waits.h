@@ -1,0 +1,57 @@
+// Open lock calls: who waits, what stands in the way, and for how long each blocker did.
+//
+// A request is listed in its domain while it waits, with one Blame for each thread whose hold conflicts with it; a
+// Blame's clock runs while at least one segment of that thread's holds is in the way, so overlapping holds of
+// one thread count once. Cost of a change of holds: the waiters of that domain.
+//
+// Threads that poll (failed tries again and again) have one request that is parked between tries.
+#ifndef PLANLOOP_ANALYSIS_WAITS_H
+#define PLANLOOP_ANALYSIS_WAITS_H
+
+#include "analysis/detector.h"
+#include "analysis/model.h"
+
+namespace planloop::analysis {
+
+// Tries of one thread on one lock belong to one wait when no more than this lies between them.
+inline constexpr std::int64_t kPollGapNs = 2'000'000'000;
+// A blocking call that took longer than this while no traced hold was in its way was kept waiting by somebody
+// who is not traced. Below, it may as well have been without a processor: on a busy machine that takes milliseconds.
+inline constexpr std::int64_t kUntracedWaitNs = 20'000'000;
+
+class Waits {
+  public:
+    explicit Waits(Model &model) : model_(model) {}
+
+    // The request of a lock call, resumed if the call continues a series of tries. `owner` kNone: it can wait
+    // for nothing that is known.
+    Index begin(const Event &event, Index process, Index thread, Index lock, Index owner);
+    Index find(Index thread, std::uint64_t entry) const;
+
+    void settle(Index request, std::int64_t now_ns);  // brings blame up to date
+    // Who stood in the way when a call ends, longest first; adds the untraced blocker where one must have been.
+    void conclude(Index request, const RequestEnd &end);
+    void park(Index request, std::int64_t now_ns);  // may go on
+    void end(Index request);                        // takes it out of everything
+    void expire_polls(Index thread);                // they do not go on
+    void expire(Index request);
+
+    // A segment of a hold came or went.
+    void obstruct(const Ranges &owner, const RangeMap::Segment &segment);
+    void clear_way(const Ranges &owner, const RangeMap::Segment &segment);
+
+  private:
+    Index resume_poll(const Event &event, Index thread, Index lock, std::uint64_t last);
+    void enlist(Index request);
+    void rebase(Request &request, Index owner, std::int64_t now_ns);
+    void add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns);
+    void remove_obstacle(Request &request, const Hold &hold, std::int64_t now_ns);
+    bool in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const;
+    bool other_may_have_it(const Request &request) const;
+
+    Model &model_;
+};
+
+}  // namespace planloop::analysis
+
+#endif

@@ -1,0 +1,59 @@
+#include "analysis/words.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+
+namespace planloop::analysis {
+
+std::string duration_words(std::int64_t ns) {
+    const auto value = static_cast<double>(ns);
+    if (ns < 1'000) return fmt::format("{} ns", ns);
+    if (ns < 1'000'000) return fmt::format("{:.0f} µs", value / 1e3);
+    if (ns < 1'000'000'000) return fmt::format("{:.0f} ms", value / 1e6);
+    if (ns < 120'000'000'000) return fmt::format("{:.1f} s", value / 1e9);
+    return fmt::format("{} min {} s", ns / 60'000'000'000, ns / 1'000'000'000 % 60);
+}
+
+std::string process_words(const Model &model, std::uint32_t image, std::int32_t pid) {
+    const std::string &name = model.source.process(image).name;
+    return fmt::format("{} {}", name.empty() ? "process" : name, pid);
+}
+
+std::string thread_words(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid) {
+    std::string words = process_words(model, image, pid);
+    if (tid != pid && tid != 0) words += fmt::format(" (thread {})", tid);
+    return words;
+}
+
+std::string lock_words(const Model &model, Index lock) {
+    const std::string &path = model.locks.path(lock);
+    return path.empty() ? model.locks[lock].id : path;
+}
+
+std::string signal_words(int signal) {
+    const char *name = sigabbrev_np(signal);
+    return name == nullptr ? fmt::format("signal {}", signal) : fmt::format("signal {} (SIG{})", signal, name);
+}
+
+std::string death_words(std::int64_t wait_status) {
+    if (wait_status < 0) return "ended";
+    const int signal = static_cast<int>(wait_status & 0x7f);
+    if (signal != 0) return "was killed by " + signal_words(signal);
+    return fmt::format("exited with status {}", wait_status >> 8 & 0xff);
+}
+
+std::string list_words(const std::vector<std::string> &names, std::size_t most) {
+    std::string words;
+    const std::size_t shown = names.size() > most ? most : names.size();
+    for (std::size_t i = 0; i < shown; ++i) {
+        if (i > 0) words += i + 1 == names.size() ? " and " : ", ";
+        words += names[i];
+    }
+    if (shown < names.size()) words += fmt::format(" and {} more", names.size() - shown);
+    return words;
+}
+
+}  // namespace planloop::analysis
