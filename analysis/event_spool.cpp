@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <functional>
 
+#include "lockcore/trace_id.h"
+
 namespace planloop::analysis {
 namespace {
 
@@ -314,7 +316,20 @@ void SpoolEvents::learn_process(const SpoolRecord &record) {
     if (info.pid == 0) info.pid = record.pid;
     info.parent_process = number(info.parent_process);
     const std::uint32_t id = number(record.process);
+    if (info.trace_id.empty()) info.trace_id = own_trace_id(record, info);
     if (id != 0) tables_.processes[id] = std::move(info);
+}
+
+// A process that inherited no trace id has one of its own, the same whenever the spool is read, over exec too.
+std::string SpoolEvents::own_trace_id(const SpoolRecord &record, const ProcessInfo &info) const {
+    if (info.replaced_by_exec) {
+        const auto before = tables_.processes.find(info.parent_process);
+        if (before != tables_.processes.end()) return before->second.trace_id;
+    }
+    constexpr std::uint64_t kMix = 0x9e3779b97f4a7c15U;
+    const std::uint64_t mixed = (static_cast<std::uint64_t>(reader_->created_utc_ns()) + record.process) * kMix;
+    return make_trace_id(reader_->clock().utc_ns(key_of(record, record.begin)),
+                         static_cast<std::uint32_t>(mixed >> 32));
 }
 
 void SpoolEvents::learn_file(const SpoolRecord &record) {

@@ -79,6 +79,7 @@ class SpoolEvents final : public EventPart {
     void describe(const SpoolRecord &record, Event &event) const;
     void finish_call(std::uint32_t index, const SpoolRecord &record, Event event);
     void learn_process(const SpoolRecord &record);
+    std::string own_trace_id(const SpoolRecord &record, const ProcessInfo &info) const;
     void learn_file(const SpoolRecord &record);
     std::uint32_t learn_program(const SpoolRecord &record);
     std::uint32_t image_of(std::int32_t pid, std::uint64_t start_time) const;

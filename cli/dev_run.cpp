@@ -26,7 +26,6 @@
 #include "cli/supervised_spool.h"
 #include "cli/supervisor.h"
 #include "lockcore/session.h"
-#include "lockcore/trace_id.h"
 
 namespace planloop::cli {
 namespace {
@@ -70,10 +69,7 @@ Environment environment_of(const Preparation &made) {
     std::error_code failed;
     std::string home = std::filesystem::absolute(planloop_home(), failed).string();
     if (failed) home = planloop_home();
-    Environment environment{
-        {"LD_PRELOAD", made.preload}, {"PLANLOOP_SESSION", made.session.id}, {"PLANLOOP_HOME", home}};
-    if (!inherited_trace_id()) environment.emplace_back(kTraceIdVariable, make_trace_id());
-    return environment;
+    return {{"LD_PRELOAD", made.preload}, {"PLANLOOP_SESSION", made.session.id}, {"PLANLOOP_HOME", home}};
 }
 
 void say_verdict(const Session &session, const LiveExport::Outcome &outcome) {
