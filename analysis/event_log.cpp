@@ -83,6 +83,21 @@ std::uint64_t hash_of(std::string_view text) {
     return hash;
 }
 
+// The spool that a line of the shim's was exported from, if the exporter wrote it as ours does: nothing between its
+// tokens. Quotes inside a text are escaped, so what is found here are fields. Saves parsing what is not wanted.
+std::optional<std::string_view> exported_from(std::string_view line) {
+    constexpr std::string_view kSource = R"(,"source":"preload")";
+    constexpr std::string_view kSpool = R"(,"spool":")";
+    const std::size_t source = line.find(kSource);
+    if (source == std::string_view::npos) return std::nullopt;
+    const std::size_t spool = line.find(kSpool, source);
+    if (spool == std::string_view::npos) return std::nullopt;
+    line.remove_prefix(spool + kSpool.size());
+    const std::size_t end = line.find_first_of("\"\\");
+    if (end == std::string_view::npos || line[end] != '"') return std::nullopt;
+    return line.substr(0, end);
+}
+
 std::int32_t small(std::int64_t number) {
     return number < 0 || number > std::numeric_limits<std::int32_t>::max() ? 0 : static_cast<std::int32_t>(number);
 }
@@ -139,6 +154,7 @@ void LogEvents::take_line(std::string_view line) {
     }
     // Most lines are about other things, and parsing is dear.
     if (line.find("\"lock_") == std::string_view::npos) return;
+    if (const auto spool = exported_from(line); spool && spool_is_read_(std::string{*spool})) return;
     LogFields fields;
     switch (parse(line, fields)) {
         case Parsed::event:

@@ -171,7 +171,8 @@ Result<LineAppender> LineAppender::open(const std::string &path) {
         return Error{fmt::format("cannot write to {}: it is not a file", printable(path))};
     }
     // What a killed writer left of its last line must not swallow our first. A line that somebody is writing right now
-    // looks the same for a moment: the kernel grows the file page by page.
+    // looks the same for a moment, since the kernel grows the file page by page; taken for torn, it costs an empty
+    // line.
     constexpr int kPatience = 64;
     for (int look = 0; look < kPatience && !ends_with_newline(fd); ++look) sched_yield();
     const bool torn = !ends_with_newline(fd);
