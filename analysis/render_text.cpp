@@ -55,12 +55,13 @@ std::string blocker_text(const Blocker &blocker) {
     return process_text(blocker.process, blocker.pid, blocker.tid);
 }
 
-// "perl 12 (40ms), perl 13 (2ms)": who stood in the way, and for how long.
+// "perl 12 (40ms), perl 13 (2ms)": who stood in the way, and for how long, where that is known already.
 std::string blockers_text(const std::vector<Blocker> &blockers) {
     std::string out;
     for (const Blocker &blocker : blockers) {
         if (!out.empty()) out += ", ";
-        fmt::format_to(std::back_inserter(out), "{} ({})", blocker_text(blocker), short_duration(blocker.ns));
+        out += blocker_text(blocker);
+        if (blocker.ns != 0) fmt::format_to(std::back_inserter(out), " ({})", short_duration(blocker.ns));
     }
     return out;
 }
@@ -258,8 +259,8 @@ void append_participant(std::string &out, const Participant &participant, const 
         line += participant.holds.empty() ? " waits for " : " and waits for ";
         line += names(participant.waits_for);
     }
-    for (const std::int32_t pid : participant.waits_on) {
-        line += pid == participant.waits_on.front() ? " of " : ", ";
+    for (const std::int32_t &pid : participant.waits_on) {
+        line += &pid == &participant.waits_on.front() ? ", held by " : ", ";
         line += std::to_string(pid);
     }
     append_folded(out, line, "    ", style.columns);

@@ -2,7 +2,7 @@
 // each traced process dies, keeps the spool ahead of them, and has the log written.
 //
 // The program must not notice: it runs in the same process group and foreground as before, with the signal mask, limits
-// and descriptors of whoever started planloop, and its orphans are not collected here. Costs less than half a per cent
+// and descriptors of whoever started planloop, and its orphans are not collected here. Costs about half a per cent
 // of a core when nothing happens.
 #ifndef PLANLOOP_CLI_SUPERVISOR_H
 #define PLANLOOP_CLI_SUPERVISOR_H
