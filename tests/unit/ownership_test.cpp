@@ -1,0 +1,409 @@
+#include "analysis/ownership.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+
+#include "tests/support/vector_source.h"
+
+namespace planloop::analysis {
+namespace {
+
+using test::Actor;
+using test::Outcome;
+using test::Scene;
+using test::Target;
+using wire::Family;
+using wire::Mode;
+
+constexpr int kSigkill = 9;
+
+Scene scene_with_files() {
+    Scene scene;
+    for (std::uint32_t i = 1; i <= 8; ++i)
+        scene.file(i, std::string("/tmp/") + static_cast<char>('a' + i - 1), 1000 + i);
+    return scene;
+}
+
+std::vector<std::int32_t> holder_pids(const HeldLock &held) {
+    std::vector<std::int32_t> pids;
+    for (const Holder &holder : held.holders) pids.push_back(holder.pid);
+    return pids;
+}
+
+std::string last_reason(const Outcome &outcome) {
+    const auto released = outcome.of(EventKind::lock_released);
+    return released.empty() ? "none" : released.back()->reason;
+}
+
+TEST(Ownership, UnlockEndsTheHoldAndMeasuresIt) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "flock");
+    scene.at(10).lock(one, {.description = 1});
+    scene.at(511).unlock(one, {.description = 1});
+    const Outcome outcome = scene.play();
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 1u);
+    EXPECT_EQ(released[0]->reason, "unlock");
+    EXPECT_EQ(released[0]->hold_ns, 500'000);
+    EXPECT_EQ(released[0]->lock, "flock:fe:01:1001");
+    EXPECT_EQ(released[0]->lock_entry_id, outcome.of(EventKind::lock_acquired)[0]->lock_entry_id);
+    EXPECT_TRUE(outcome.report.held.empty());
+    EXPECT_EQ(outcome.report.events, 3u);
+    ASSERT_EQ(outcome.report.locks.size(), 1u);
+    EXPECT_EQ(outcome.report.locks[0].acquisitions, 1u);
+    EXPECT_EQ(outcome.report.locks[0].contended, 0u);
+}
+
+TEST(Ownership, WaysOfLettingGoHaveTheirReasons) {
+    struct Case {
+        const char *reason;
+        void (*let_go)(Scene &, const Actor &);
+    };
+    const Case cases[] = {
+        {"close", [](Scene &s, const Actor &a) { s.close(a, 3, 1); }},
+        {"close", [](Scene &s, const Actor &a) { s.close(a, 3); }},
+        {"close", [](Scene &s, const Actor &a) { s.close(a, 3, 1, wire::CloseCause::replaced); }},
+        {"exec", [](Scene &s, const Actor &a) { s.close(a, 3, 1, wire::CloseCause::exec); }},
+        {"exit", [](Scene &s, const Actor &a) { s.exit(a); }},
+        {"killed", [](Scene &s, const Actor &a) { s.ended(a.pid, kSigkill); }},
+        {"exit", [](Scene &s, const Actor &a) { s.ended(a.pid, 3 << 8); }},
+        {"lost",
+         [](Scene &s, const Actor &a) {  // a failed conversion
+             s.failed(s.request(a, {.description = 1, .mode = Mode::shared, .blocking = false}), EAGAIN);
+         }},
+    };
+    for (const Case &one : cases) {
+        Scene scene = scene_with_files();
+        const Actor actor = scene.process(101, "x");
+        scene.lock(actor, {.description = 1});
+        one.let_go(scene, actor);
+        const Outcome outcome = scene.play();
+        EXPECT_EQ(last_reason(outcome), one.reason);
+        EXPECT_TRUE(outcome.report.held.empty()) << one.reason;
+    }
+}
+
+TEST(Ownership, DuplicateKeepsFlockUntilTheLastDescriptorGoes) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    scene.lock(one, {.description = 1});
+    scene.dup(one, 3, 7);
+    scene.close(one, 3, 1);
+    Outcome outcome = scene.play();
+    EXPECT_EQ(outcome.report.held.size(), 1u);
+    scene.close(one, 7, 1);
+    outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+    EXPECT_EQ(last_reason(outcome), "close");
+}
+
+TEST(Ownership, ForkedChildHoldsOnAfterTheTakerIsKilled) {
+    Scene scene = scene_with_files();
+    const Actor taker = scene.process(101, "flock");
+    scene.lock(taker, {.description = 1});
+    scene.fork_silently(taker, 102);
+    scene.ended(101, kSigkill);
+    Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{102});
+    EXPECT_EQ(outcome.report.held[0].acquired_by.pid, 101);
+    EXPECT_EQ(outcome.report.held[0].pid, 102);
+    EXPECT_EQ(outcome.count("killed_while_holding"), 1u);
+    scene.at(5'000).ended(102, 0);
+    outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+    EXPECT_EQ(last_reason(outcome), "exit");
+}
+
+TEST(Ownership, UnlockByASharerReleasesForAll) {
+    Scene scene = scene_with_files();
+    const Actor parent = scene.process(101, "x");
+    scene.lock(parent, {.description = 1});
+    const Actor child = scene.fork(parent, 102, "x");
+    scene.unlock(child, {.description = 1});
+    const Outcome outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+    EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->pid, 102);
+}
+
+// ( flock 9; work ) 9>f
+TEST(Ownership, SubshellHoldsWhatFlockTookOnItsDescriptor) {
+    Scene scene = scene_with_files();
+    const Actor flock = scene.process(202, "flock");
+    const Target nine{.fd = 9, .description = 1};
+    scene.lock(flock, nine);
+    scene.sharer(flock, nine, 201, 9);
+    scene.exit(flock);
+    Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{201});
+    EXPECT_EQ(outcome.report.held[0].acquired_by.process, "flock");
+    const Actor shell = scene.process(201, "bash");
+    scene.at(9'000).close(shell, 9, 1);
+    outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 1u);
+    EXPECT_EQ(released[0]->pid, 201);
+    EXPECT_EQ(released[0]->reason, "close");
+}
+
+// exec 9>f; flock 9; flock -u 9: the second flock(1) has another number for the same description.
+TEST(Ownership, InheritedDescriptorUnderANewNumberIsTheSameDescription) {
+    Scene scene = scene_with_files();
+    const Actor shell = scene.process(201, "bash");
+    const Actor first = scene.fork(shell, 202, "flock");
+    scene.lock(first, {.fd = 9, .description = 1});
+    scene.sharer(first, {.fd = 9, .description = 1}, 201, 9);
+    scene.exit(first);
+    scene.fork_silently(shell, 203);
+    const Actor second = scene.process(203, "flock", shell);
+    scene.unlock(second, {.fd = 9, .description = 2});
+    const Outcome outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+    ASSERT_EQ(outcome.of(EventKind::lock_released).size(), 1u);
+    EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->pid, 203);
+    EXPECT_EQ(outcome.count("unlock_without_lock"), 0u);
+}
+
+TEST(Ownership, ExecKeepsDescriptorsThatStayOpen) {
+    Scene scene = scene_with_files();
+    const Actor before = scene.process(101, "bash");
+    scene.lock(before, {.fd = 9, .description = 1});
+    const Actor after = scene.exec(before, "work");
+    Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].holders[0].process, "work");
+    EXPECT_EQ(outcome.report.processes, 1u);
+    EXPECT_EQ(outcome.report.threads, 1u);
+    scene.unlock(after, {.fd = 9, .description = 2});
+    outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+}
+
+TEST(Ownership, AChildForkedBeforeTheLockDoesNotShareIt) {
+    Scene scene = scene_with_files();
+    const Actor parent = scene.process(101, "x");
+    const Actor child = scene.fork(parent, 102, "x");
+    scene.lock(parent, {.description = 1});
+    scene.lock(child, {.file = 2, .description = 2});
+    scene.close(parent, 3, 1);
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].path, "/tmp/b");
+}
+
+TEST(Ownership, PosixLockBelongsToTheProcessAndGoesWithAnyCloseOfTheFile) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "sqlite3");
+    scene.lock(one, {.description = 1, .family = Family::posix, .start = 0, .len = 10});
+    scene.lock(one, {.description = 1, .family = Family::posix, .start = 20, .len = 10});
+    scene.fork_silently(one, 102);
+    scene.close(one, 8, 1);  // another descriptor of the same file
+    const Outcome outcome = scene.play();
+    EXPECT_TRUE(outcome.report.held.empty());
+    EXPECT_EQ(outcome.of(EventKind::lock_released).size(), 2u);
+    EXPECT_EQ(last_reason(outcome), "close");
+}
+
+TEST(Ownership, PosixLockSurvivesExecAndIsNotInherited) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    scene.lock(one, {.description = 1, .family = Family::posix});
+    const Actor child = scene.fork(one, 102, "x");
+    const Actor after = scene.exec(one, "y");
+    Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{101});
+    scene.close(child, 3, 1);
+    EXPECT_EQ(scene.play().report.held.size(), 1u);
+    scene.unlock(after, {.description = 1, .family = Family::posix});
+    EXPECT_TRUE(scene.play().report.held.empty());
+}
+
+TEST(Ownership, HardLinksAreOneFileAndAnotherGenerationIsAnother) {
+    Scene scene = scene_with_files();
+    scene.file(20, "/tmp/link", 1001);
+    scene.file(21, "/tmp/a", 1001, 8);
+    const Actor one = scene.process(101, "x");
+    scene.lock(one, {.description = 1, .family = Family::posix});
+    scene.close(one, 5, 20);
+    scene.lock(one, {.file = 21, .fd = 6, .description = 3});
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].lock, "flock:fe:01:1001#2");
+}
+
+TEST(Ownership, FlockConversionDropsTheOldLockWhenItBegins) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    const Actor two = scene.process(102, "y");
+    scene.lock(one, {.description = 1, .mode = Mode::shared});
+    const std::uint64_t other = scene.request(two, {.description = 2});
+    const std::uint64_t upgrade = scene.request(one, {.description = 1});
+    scene.acquired(other);
+    scene.unlock(two, {.description = 2});
+    scene.acquired(upgrade);
+    const Outcome outcome = scene.play();
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 2u);
+    EXPECT_EQ(released[0]->reason, "converted");
+    EXPECT_EQ(released[0]->certainty, EndCertainty::exact);
+    EXPECT_EQ(released[1]->pid, 102);
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].mode, Mode::exclusive);
+    EXPECT_EQ(outcome.count("deadlock"), 0u);
+}
+
+TEST(Ownership, OfdUpgradeThatFailsKeepsTheOldLock) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    scene.lock(one, {.description = 1, .family = Family::ofd, .mode = Mode::shared});
+    scene.failed(scene.request(one, {.description = 1, .family = Family::ofd, .blocking = false}), EAGAIN);
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].mode, Mode::shared);
+}
+
+TEST(Ownership, PartialUnlockKeepsTheEntryUntilItsLastPartGoes) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    const Target all{.description = 1, .family = Family::posix, .start = 0, .len = 30};
+    Target middle = all, left = all, right = all;
+    middle.start = 10;
+    left.len = middle.len = right.len = 10;
+    right.start = 20;
+    scene.lock(one, all);
+    scene.unlock(one, middle);
+    scene.unlock(one, left);
+    Outcome outcome = scene.play();
+    EXPECT_EQ(outcome.of(EventKind::lock_released).size(), 0u);
+    EXPECT_EQ(outcome.report.held.size(), 1u);
+    scene.unlock(one, right);
+    outcome = scene.play();
+    EXPECT_EQ(outcome.of(EventKind::lock_released).size(), 1u);
+    EXPECT_TRUE(outcome.report.held.empty());
+}
+
+TEST(Ownership, PosixAndOfdLocksExcludeEachOtherAndFlockNeither) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    const Actor two = scene.process(102, "y");
+    const Actor three = scene.process(103, "z");
+    scene.lock(one, {.description = 1, .family = Family::posix});
+    scene.lock(two, {.description = 2, .family = Family::flock});
+    scene.request(three, {.description = 3, .family = Family::ofd});
+    const Outcome outcome = scene.at(1'000).play();
+    ASSERT_EQ(outcome.report.waiting.size(), 1u);
+    ASSERT_EQ(outcome.report.waiting[0].blocked_by.size(), 1u);
+    EXPECT_EQ(outcome.report.waiting[0].blocked_by[0].pid, 101);
+    EXPECT_EQ(outcome.report.held.size(), 2u);
+}
+
+// The supervisor's word of a death comes after the kernel gave the lock to the next.
+TEST(Ownership, DeathToldAfterTheNextAcquisitionEndsTheHoldThere) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    const Actor two = scene.process(102, "y");
+    scene.lock(one, {.description = 1});
+    const std::uint64_t wait = scene.request(two, {.description = 2});
+    scene.at(1'000).acquired(wait);
+    scene.at(1'900).unlock(two, {.description = 2});
+    scene.at(2'000).ended(101, kSigkill);
+    const Outcome outcome = scene.play();
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 2u);
+    EXPECT_EQ(released[0]->reason, "killed");
+    EXPECT_EQ(released[0]->t_ns, 1'000'000);
+    EXPECT_EQ(released[0]->certainty, EndCertainty::exact);
+    EXPECT_EQ(outcome.count("killed_while_holding"), 1u);
+    for (std::size_t i = 1; i < outcome.lines.size(); ++i)
+        EXPECT_LE(outcome.lines[i - 1].t_ns, outcome.lines[i].t_ns) << "line " << i;
+}
+
+TEST(Ownership, WhoeverSpeaksAfterLosingALockLostItAndWasNotKilled) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    const Actor two = scene.process(102, "y");
+    scene.lock(one, {.description = 1});
+    scene.lock(two, {.description = 2});  // the close in between was never seen
+    scene.lock(one, {.file = 2, .fd = 4, .description = 3});
+    scene.ended(101, kSigkill);
+    const Outcome outcome = scene.play();
+    const auto released = outcome.of(EventKind::lock_released);
+    EXPECT_EQ(released[0]->reason, "lost");
+    EXPECT_EQ(released[0]->certainty, EndCertainty::approximate);
+}
+
+TEST(Ownership, DeathThatNobodySawIsApproximate) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    const Actor two = scene.process(102, "y");
+    scene.lock(one, {.description = 1});
+    scene.at(700).lock(two, {.file = 2, .description = 2});
+    AnalysisOptions options;
+    options.alive = [](std::int32_t pid, std::uint64_t) { return pid == 102; };
+    const Outcome outcome = scene.play(options);
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].pid, 102);
+    EXPECT_EQ(last_reason(outcome), "killed");
+    EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->certainty, EndCertainty::approximate);
+}
+
+TEST(Ownership, RecycledPidIsAnotherProcess) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x", {}, 500);
+    scene.lock(one, {.description = 1});
+    const Actor two = scene.process(101, "y", {}, 900);
+    scene.lock(two, {.file = 2, .description = 2});
+    scene.ended(101, kSigkill, 500);  // late word about the first
+    const Outcome outcome = scene.play();
+    EXPECT_EQ(outcome.report.processes, 2u);
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].process, "y");
+    EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->certainty, EndCertainty::approximate);
+}
+
+TEST(Ownership, ReusedDescriptorNumberMeansAnUnseenClose) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    scene.lock(one, {.description = 1});
+    scene.lock(one, {.file = 2, .description = 2});
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].path, "/tmp/b");
+    EXPECT_EQ(last_reason(outcome), "close");
+    EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->certainty, EndCertainty::approximate);
+}
+
+TEST(Ownership, UnlockOfNothingIsToldAndIsNoRelease) {
+    Scene scene = scene_with_files();
+    const Actor one = scene.process(101, "x");
+    scene.unlock(one, {.description = 1});
+    scene.unlock(one, {.description = 1});
+    const Outcome outcome = scene.play();
+    EXPECT_EQ(outcome.count("unlock_without_lock"), 1u);
+    EXPECT_EQ(outcome.report.events, 0u);
+}
+
+TEST(Ownership, RecursiveMutexIsReleasedOnceForEachLock) {
+    Scene scene;
+    FileInfo mutex;
+    mutex.lock_id = "mutex:app:queue";
+    scene.source.files[1] = mutex;
+    const Actor one = scene.process(101, "x");
+    const Target target{.fd = -1, .family = Family::mutex};
+    scene.lock(one, target);
+    scene.lock(one, target);
+    scene.unlock(one, target);
+    Outcome outcome = scene.play();
+    EXPECT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.held[0].lock, "mutex:app:queue");
+    scene.unlock(one, target);
+    EXPECT_TRUE(scene.play().report.held.empty());
+}
+
+}  // namespace
+}  // namespace planloop::analysis
