@@ -115,30 +115,24 @@ Index ProcessTable::description_at(Index process, std::int64_t fd) const {
     return found == nullptr ? kNone : found->description;
 }
 
-Index ProcessTable::make_description(Index file, std::uint32_t number, Index process) {
+Index ProcessTable::make_description(Index file, std::uint32_t number) {
     const Index index = descriptions_.make();
     descriptions_[index].file = file;
-    return number != 0 ? adopt_number(index, number, process) : index;
+    return number != 0 ? adopt_number(index, number) : index;
 }
 
-Index ProcessTable::adopt_number(Index into, std::uint32_t number, Index process) {
-    by_number_.put(number, into);
-    descriptions_[into].numbers.push_back({number, process});
-    return into;
-}
-
-// A shell may run thousands of programs over one descriptor, and each has a number of its own for it. Whoever
-// inherited the number together with the descriptor brings it back when it uses it.
-void ProcessTable::forget_numbers(Index description, Index process) {
-    std::vector<Description::Number> &numbers = descriptions_[description].numbers;
-    std::size_t kept = 0;
-    for (const Description::Number &number : numbers) {
-        if (number.process != process)
-            numbers[kept++] = number;
-        else if (by_number_.find(number.number) == description)
-            by_number_.erase(number.number);
+// A shell may run thousands of programs over one descriptor, and each may have a number of its own for it, so only the
+// latest are kept; the first one stays, since it is what children and new images carry on.
+Index ProcessTable::adopt_number(Index into, std::uint32_t number) {
+    constexpr std::size_t kNumbers = 64;
+    std::vector<std::uint32_t> &numbers = descriptions_[into].numbers;
+    if (numbers.size() == kNumbers) {
+        if (by_number_.find(numbers[1]) == into) by_number_.erase(numbers[1]);
+        numbers.erase(numbers.begin() + 1);
     }
-    numbers.resize(kept);
+    by_number_.put(number, into);
+    numbers.push_back(number);
+    return into;
 }
 
 bool ProcessTable::shares(Index process, Index description) const {
@@ -162,7 +156,6 @@ Index ProcessTable::drop_sharer(Index description, Index process) {
         if (at->process != process) continue;
         if (--at->descriptors == 0) {
             sharers.erase(at);
-            forget_numbers(description, process);
         }
         break;
     }
@@ -200,8 +193,8 @@ void ProcessTable::copy_descriptors(Index from, Index to) {
 }
 
 void ProcessTable::release_description(Index description) {
-    for (const Description::Number &number : descriptions_[description].numbers)
-        if (by_number_.find(number.number) == description) by_number_.erase(number.number);
+    for (const std::uint32_t number : descriptions_[description].numbers)
+        if (by_number_.find(number) == description) by_number_.erase(number);
     descriptions_.release(description);
 }
 
@@ -227,16 +220,16 @@ Index ProcessTable::description_of(Index process, const Event &event, Index file
         if (entry->inherited && named == kNone) {
             const Index description = entry->description;
             set_descriptor(process, fd, description, false);
-            return adopt_number(description, event.description, process);
+            return adopt_number(description, event.description);
         }
     }
     Index description = named;
     if (description != kNone && descriptions_[description].file != file) description = kNone;
     if (description == kNone && entry == nullptr && (event.flags & wire::kInheritedFd) != 0) {
         description = ancestor_description(process, fd, file);
-        if (description != kNone && event.description != 0) adopt_number(description, event.description, process);
+        if (description != kNone && event.description != 0) adopt_number(description, event.description);
     }
-    if (description == kNone) description = make_description(file, event.description, process);
+    if (description == kNone) description = make_description(file, event.description);
     lost = set_descriptor(process, fd, description, false);
     return description;
 }

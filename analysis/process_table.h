@@ -70,12 +70,8 @@ struct Description {
     };
     Index file = kNone;
     std::vector<Sharer> sharers;
-    std::vector<Index> owned;  // Ranges
-    struct Number {
-        std::uint32_t number;
-        Index process;  // that used it first
-    };
-    std::vector<Number> numbers;  // that the source uses for it
+    std::vector<Index> owned;            // Ranges
+    std::vector<std::uint32_t> numbers;  // that the source uses for it
 
     void clear();
 };
@@ -121,11 +117,10 @@ class ProcessTable {
   private:
     const Descriptor *find_descriptor(Index process, std::int64_t fd) const;
     Index ancestor_description(Index process, std::int64_t fd, Index file) const;
-    Index make_description(Index file, std::uint32_t number, Index process);
-    Index adopt_number(Index into, std::uint32_t number, Index process);
+    Index make_description(Index file, std::uint32_t number);
+    Index adopt_number(Index into, std::uint32_t number);
     void add_sharer(Index description, Index process);
     Index drop_sharer(Index description, Index process);
-    void forget_numbers(Index description, Index process);
 
     const EventSource &source_;
     Pool<Process> processes_;
