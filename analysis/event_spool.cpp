@@ -124,6 +124,10 @@ void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
             learn_file(head);
             continue;
         }
+        if (head.kind == RecordKind::trace) {
+            open.speaker = learn_trace(head);
+            continue;
+        }
         if (head.kind == RecordKind::process) learn_process(head);
         open.has_head = true;
         open.head_key = std::max(key_of(head, head.begin), streams_[index].last_key);
@@ -220,6 +224,7 @@ void SpoolEvents::take_head(std::uint32_t index, Event &event) {
     const SpoolRecord &record = open.head;
     open.has_head = false;
     describe(record, event);
+    event.speaker = open.speaker;
     switch (record.kind) {
         case RecordKind::process:
             images_[record.pid].push_back(event.process);
@@ -347,16 +352,34 @@ std::uint32_t SpoolEvents::learn_program(const SpoolRecord &record) {
     return id;
 }
 
+// A process at work on an operation gets a number of a process, counted down from the highest; those of operations long
+// past are used again, so that a program that starts operations for ever costs no more memory than one that stops.
+std::uint32_t SpoolEvents::learn_trace(const SpoolRecord &record) {
+    constexpr std::uint32_t kMostOperations = std::uint32_t{1} << 16;
+    std::string trace_id;
+    std::string operation;
+    parse_trace(record.payload, trace_id, operation);
+    if (trace_id.empty() && operation.empty()) return 0;
+    const std::uint32_t id = number(kLocalMask - operations_++ % kMostOperations);
+    ProcessInfo info = tables_.processes[number(record.process)];
+    if (info.pid == 0) info.pid = record.pid;
+    if (!trace_id.empty()) info.trace_id = std::move(trace_id);
+    if (!operation.empty()) info.operation = std::move(operation);
+    tables_.processes[id] = std::move(info);
+    return id;
+}
+
 // The latest image of a pid; with a start time, of that process and no other that had the pid.
 std::uint32_t SpoolEvents::image_of(std::int32_t pid, std::uint64_t start_time) const {
     const auto images = images_.find(pid);
     if (images == images_.end()) return 0;
-    for (auto image = images->second.rbegin(); image != images->second.rend(); ++image) {
-        const auto info = tables_.processes.find(*image);
-        if (info == tables_.processes.end()) continue;
-        if (start_time == 0 || info->second.start_time == 0 || info->second.start_time == start_time) return *image;
-    }
-    return 0;
+    const auto is_it = [&](std::uint32_t image) {
+        const auto info = tables_.processes.find(image);
+        if (info == tables_.processes.end()) return false;
+        return start_time == 0 || info->second.start_time == 0 || info->second.start_time == start_time;
+    };
+    const auto latest = std::find_if(images->second.rbegin(), images->second.rend(), is_it);
+    return latest == images->second.rend() ? 0 : *latest;
 }
 
 void SpoolEvents::add_notes(SourceNotes &notes) const {

@@ -67,7 +67,7 @@ class SpoolClock {
 
   private:
     void set_rate(std::uint64_t ticks, std::uint64_t ns) noexcept;
-    __extension__ typedef __int128 Wide;
+    __extension__ typedef __int128 Wide;  // NOLINT(modernize-use-using): -Wpedantic accepts it in this form only
     Wide ns_of(Wide ticks) const noexcept { return (ticks * ns_per_tick_) >> kFraction; }
     Wide ticks_of(Wide ns) const noexcept { return (ns * ticks_per_ns_) >> kFraction; }
 

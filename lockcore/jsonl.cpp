@@ -225,7 +225,7 @@ Result<LineReader> LineReader::open(const std::string &path, std::size_t longest
     return LineReader(fd, longest_line);
 }
 
-LineReader::LineReader(LineReader &&other) noexcept : fd_(-1) {
+LineReader::LineReader(LineReader &&other) noexcept {
     *this = std::move(other);
 }
 
