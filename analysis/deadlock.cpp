@@ -73,10 +73,8 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
         add_unique(locks, member.waits_for);
     }
     if (deadlock.members.size() == 1) {
-        return fmt::format(
-            " It waits for itself: lock {} only once, through one descriptor, or give up the first lock before asking "
-            "again.",
-            names.front());
+        return fmt::format(" Lock {} only once, through one descriptor, or give up the first lock before asking again.",
+                           names.front());
     }
     if (locks.size() == 1) {
         return fmt::format(
@@ -163,8 +161,7 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
     return ordered;
 }
 
-Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns, std::int64_t to_utc_ns,
-                         bool lost) {
+Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns, bool lost) {
     Finding finding;
     const std::vector<DeadlockMember> &members = deadlock.members;
     finding.kind = members.size() == 1 ? "self_deadlock" : "deadlock";
@@ -200,13 +197,11 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     else
         text = fmt::format("{} {} wait for each other in a circle (deadlock): {}", members.size(), what,
                            ring_words(model, deadlock));
-    if (deadlock.to_ns < 0)
-        text +=
-            fmt::format(" It has lasted {} and is still in force: nobody in it can go on until one of them is stopped.",
-                        duration_words(to_utc_ns - deadlock.from_ns));
-    else
+    if (deadlock.to_ns >= 0)
         text += fmt::format(" It lasted {} until {}.", duration_words(deadlock.to_ns - deadlock.from_ns),
                             deadlock.resolved_by);
+    else
+        text += " It is still in force: nobody in it can go on until one of them is stopped.";
     if (deadlock.times > 1) text += fmt::format(" It broke up and closed again {} times.", deadlock.times - 1);
     if (deadlock.certainty != Certainty::confirmed) text += weakness_words(model, deadlock.weaknesses);
     if (lost) text += " Events of this recording were lost, so it is only possible.";

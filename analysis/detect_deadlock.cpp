@@ -279,10 +279,10 @@ void DeadlockDetector::finish(Report &report, const SourceNotes &notes) {
         Deadlock &deadlock = deadlocks_[at];
         if (deadlock.state != Deadlock::State::open) continue;
         judge(deadlock);
-        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, report.to_utc_ns, lost));
+        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, lost));
     }
     for (const Deadlock &deadlock : over_)
-        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, report.to_utc_ns, lost));
+        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, lost));
     if (not_listed_ > 0) report.notes.push_back(fmt::format("{} further deadlocks are not listed", not_listed_));
 }
 
