@@ -41,6 +41,7 @@ struct Event {
     wire::Mode mode{};
     std::uint8_t flags = 0;     // wire::Flags
     std::uint32_t process = 0;  // process image; 0: unknown
+    std::uint32_t speaker = 0;  // as `process`, with the trace id and operation that the thread is at; 0: the process's
     std::uint32_t thread = 0;   // stream
     std::int32_t pid = 0;
     std::int32_t tid = 0;

@@ -64,6 +64,7 @@ std::string process_name(const std::string &command_line, const std::string &exe
 
 // The texts behind a `process` and a `file` record; what is cut off stays empty. parent_process is as in the spool.
 void parse_process(std::string_view payload, ProcessInfo &info);
+void parse_trace(std::string_view payload, std::string &trace_id, std::string &operation);
 std::uint32_t parse_file(std::string_view payload, FileInfo &info);  // its number in the spool; 0: too short
 
 }  // namespace planloop::analysis

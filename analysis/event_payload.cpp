@@ -53,6 +53,11 @@ void parse_process(std::string_view payload, ProcessInfo &info) {
     if (info.operation.empty()) info.operation = info.name;
 }
 
+void parse_trace(std::string_view payload, std::string &trace_id, std::string &operation) {
+    trace_id = take_string(payload);
+    operation = take_string(payload);
+}
+
 std::uint32_t parse_file(std::string_view payload, FileInfo &info) {
     wire::FileBody body{};
     if (!take_body(payload, body)) return 0;
@@ -61,6 +66,7 @@ std::uint32_t parse_file(std::string_view payload, FileInfo &info) {
     info.generation = body.generation;
     info.mode = body.mode;
     info.path = take_string(payload);
+    if (info.mode == 0) info.lock_id = take_string(payload);
     return body.id;
 }
 

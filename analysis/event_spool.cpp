@@ -1,8 +1,9 @@
+#include "analysis/event_spool.h"
+
 #include <algorithm>
 #include <cerrno>
 #include <functional>
 
-#include "analysis/event_spool.h"
 #include "lockcore/trace_id.h"
 
 namespace planloop::analysis {
@@ -123,6 +124,10 @@ void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
             learn_file(head);
             continue;
         }
+        if (head.kind == RecordKind::trace) {
+            open.speaker = learn_trace(head);
+            continue;
+        }
         if (head.kind == RecordKind::process) learn_process(head);
         open.has_head = true;
         open.head_key = std::max(key_of(head, head.begin), streams_[index].last_key);
@@ -219,6 +224,7 @@ void SpoolEvents::take_head(std::uint32_t index, Event &event) {
     const SpoolRecord &record = open.head;
     open.has_head = false;
     describe(record, event);
+    event.speaker = open.speaker;
     switch (record.kind) {
         case RecordKind::process:
             images_[record.pid].push_back(event.process);
@@ -343,6 +349,23 @@ std::uint32_t SpoolEvents::learn_program(const SpoolRecord &record) {
     if (programs_ >= kMostPrograms) return 0;
     const std::uint32_t id = number(kLocalMask - programs_++);
     tables_.files[id].path = record.payload.substr(0, record.payload.find('\0'));
+    return id;
+}
+
+// A process at work on an operation gets a number of a process, counted down from the highest; those of operations long
+// past are used again, so that a program that starts operations for ever costs no more memory than one that stops.
+std::uint32_t SpoolEvents::learn_trace(const SpoolRecord &record) {
+    constexpr std::uint32_t kMostOperations = std::uint32_t{1} << 16;
+    std::string trace_id;
+    std::string operation;
+    parse_trace(record.payload, trace_id, operation);
+    if (trace_id.empty() && operation.empty()) return 0;
+    const std::uint32_t id = number(kLocalMask - operations_++ % kMostOperations);
+    ProcessInfo info = tables_.processes[number(record.process)];
+    if (info.pid == 0) info.pid = record.pid;
+    if (!trace_id.empty()) info.trace_id = std::move(trace_id);
+    if (!operation.empty()) info.operation = std::move(operation);
+    tables_.processes[id] = std::move(info);
     return id;
 }
 

@@ -43,6 +43,7 @@ class SpoolEvents final : public EventPart {
         SpoolRecord head;  // the next record, if has_head
         bool has_head = false;
         std::uint64_t head_key = 0;
+        std::uint32_t speaker = 0;     // Event::speaker of what comes
         std::vector<Ending> endings;  // latest first
 
         bool ending_is_next() const;
@@ -81,6 +82,7 @@ class SpoolEvents final : public EventPart {
     void learn_process(const SpoolRecord &record);
     std::string own_trace_id(const SpoolRecord &record, const ProcessInfo &info) const;
     void learn_file(const SpoolRecord &record);
+    std::uint32_t learn_trace(const SpoolRecord &record);
     std::uint32_t learn_program(const SpoolRecord &record);
     std::uint32_t image_of(std::int32_t pid, std::uint64_t start_time) const;
     std::uint32_t number(std::uint32_t local) const { return part_number(part_, local); }
@@ -98,6 +100,7 @@ class SpoolEvents final : public EventPart {
     std::vector<PendingCall> pending_;
     std::unordered_map<std::int32_t, std::vector<std::uint32_t>> images_;  // by pid, oldest first
     std::uint32_t programs_ = 0;
+    std::uint32_t operations_ = 0;
 };
 
 }  // namespace planloop::analysis

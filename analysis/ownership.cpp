@@ -59,7 +59,8 @@ void Ownership::apply(const Event &event) {
 }
 
 HoldEnd Ownership::ended_by(const Event &event, Reason reason) const {
-    return {event.t_ns, reason, EndCertainty::exact, 0, event.process, event.thread, event.pid, event.tid};
+    const std::uint32_t image = event.speaker != 0 ? event.speaker : event.process;
+    return {event.t_ns, reason, EndCertainty::exact, 0, image, event.thread, event.pid, event.tid};
 }
 
 // Who owns what a lock call takes. Its descriptor is looked up for every family: a close of it ends POSIX locks too.

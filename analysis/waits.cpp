@@ -23,7 +23,7 @@ Index Waits::begin(const Event &event, Index process, Index thread, Index lock, 
         request.len = event.len;
         request.process = process;
         request.thread = thread;
-        request.image = event.process;
+        request.image = event.speaker != 0 ? event.speaker : event.process;
         request.stream = event.thread;
         request.pid = event.pid;
         request.tid = event.tid;

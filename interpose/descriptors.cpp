@@ -1,6 +1,5 @@
 #include "interpose/descriptors.h"
 
-#include <linux/fs.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -8,6 +7,7 @@
 #include <cstring>
 
 #include "interpose/inherited.h"
+#include "lockcore/wire/file_identity.h"
 
 namespace planloop::shim {
 
@@ -70,21 +70,6 @@ KnownFile *known_file(std::uint64_t device, std::uint64_t inode) noexcept {
     return nullptr;
 }
 
-// Tells a file from an earlier one of the same inode number: inode numbers are given out again at once.
-std::uint64_t generation_of(int fd, std::uint32_t mode) noexcept {
-    if (S_ISREG(mode) || S_ISDIR(mode)) {  // on a device the same ioctl number could mean anything
-        int version = 0;
-        if (wire::raw_syscall(SYS_ioctl, fd, FS_IOC_GETVERSION, &version) == 0)
-            return static_cast<std::uint32_t>(version);
-    }
-    struct statx status {};
-    if (wire::raw_syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BTIME, &status) == 0 &&
-        (status.stx_mask & STATX_BTIME) != 0) {
-        return static_cast<std::uint64_t>(status.stx_btime.tv_sec) * 1'000'000'000u + status.stx_btime.tv_nsec;
-    }
-    return 0;
-}
-
 void record_file(Thread &me, int fd, const wire::FileBody &body) noexcept {
     char link[32] = "/proc/self/fd/";
     char digits[12];
@@ -119,7 +104,7 @@ Descriptor::Provenance provenance_of(int fd) noexcept {
 std::atomic<const std::atomic<std::uint64_t> *> shared_mask{&kNoMask};
 
 std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept {
-    const std::uint64_t generation = generation_of(fd, mode);
+    const std::uint64_t generation = wire::file_generation(fd, mode);
     KnownFile *file = known_file(device, inode);
     std::uint32_t number = file != nullptr ? file->number.load(std::memory_order_acquire) : 0;
     if (number != 0 && number != kBusy && file->generation.load(std::memory_order_relaxed) == generation) return number;

@@ -66,7 +66,7 @@ inline void note_acquired(Thread &me, const LockCall &call, Identity identity) n
 template <class Real>
 __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, Real real_call) {
     Thread &me = thread;
-    if (!enter(me)) return real_call();
+    if (me.suppressed != 0 || !enter(me)) return real_call();
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     std::uint64_t now = process.spool.ticks();
     close_abandoned(me, frame, now);
@@ -102,7 +102,7 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
 template <class Real>
 __attribute__((always_inline)) inline auto record_release(const LockCall &call, Real real_call) {
     Thread &me = thread;
-    if (!enter(me)) return real_call();
+    if (me.suppressed != 0 || !enter(me)) return real_call();
     const Descriptor *descriptor = find_descriptor(call.fd);
     const Identity identity = descriptor != nullptr ? Identity::unpack(descriptor->ids.load(std::memory_order_relaxed))
                                                     : identify_slowly(me, call.fd);

@@ -6,7 +6,7 @@
 // one record only. Integers are in the machine's byte order (SpoolHeader::endian tells it).
 //
 //   offset  bytes  field
-//        0      4  commit       salt << 8 | state; 0: never committed. Stored last, with release order
+//        0      4  commit       salt << 8 | state; state empty: not committed. Stored last, with release order
 //        4      1  kind         RecordKind
 //        5      1  family       Family
 //        6      1  mode         Mode
@@ -77,6 +77,8 @@ enum class RecordKind : std::uint8_t {
     not_traced,  // a program was started in which the shim cannot be; a: its pid (0: not known), b: NotTracedCause;
                  // one text follows: its path
     text,        // payload of the record before it
+    trace,       // from here on this thread's records are about an operation; two texts follow: trace id and operation,
+                 // both empty: those of the process again
 };
 
 enum class State : std::uint8_t {
@@ -89,10 +91,11 @@ enum class State : std::uint8_t {
 
 // Flags of acquire and release records.
 enum Flags : std::uint8_t {
-    kBlocking = 1,      // the call may wait
-    kInheritedFd = 2,   // the descriptor was open before this process image first used it for a lock
-    kSyscall = 4,       // made through syscall(2)
-    kBadArguments = 8,  // the kernel would not know what to lock: command, pointer or range is invalid
+    kBlocking = 1,       // the call may wait
+    kInheritedFd = 2,    // the descriptor was open before this process image first used it for a lock
+    kSyscall = 4,        // made through syscall(2)
+    kBadArguments = 8,   // the kernel would not know what to lock: command, pointer or range is invalid
+    kInstrumented = 16,  // recorded by the program itself, which links lockcore
 };
 
 enum class CloseCause : std::uint8_t { close, replaced, close_range, stream, exec, exit, unseen };
@@ -144,7 +147,7 @@ struct ProcessBody {   // strings: command line (arguments parted by spaces), ex
 };
 static_assert(sizeof(ProcessBody) == 32);
 
-struct FileBody {  // strings: path, empty when unknown
+struct FileBody {  // strings: path, empty when unknown; for a lock that is no file (mode 0): its id, as in JSON
     std::uint32_t id;
     std::uint32_t mode;        // st_mode
     std::uint64_t device;      // st_dev
