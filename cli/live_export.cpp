@@ -153,9 +153,13 @@ class FollowedSource : public analysis::EventSource {
                 cut_short_ = true;
                 return false;
             }
-            const bool last_look = control_.seen_all();
-            if (inner_->next(event)) return true;
-            if (last_look) return false;
+            // A call after one that gave false looks for what was written since: the end is where such a look, made
+            // after the programs ended, has been read to its end.
+            looked_at_end_ = looked_at_end_ || (looks_next_ && control_.seen_all());
+            const bool found = inner_->next(event);
+            looks_next_ = !found;
+            if (found) return true;
+            if (looked_at_end_) return false;
             if (lines_ != nullptr) lines_->flush();
             control_.pause();
         }
@@ -168,6 +172,8 @@ class FollowedSource : public analysis::EventSource {
 
   private:
     bool cut_short_ = false;
+    bool looks_next_ = false;
+    bool looked_at_end_ = false;
     std::unique_ptr<EventSource> inner_;
     Control &control_;
     LineExport *lines_;

@@ -262,6 +262,13 @@ class Supervision(TracedTest):
                 self.assertIn("hold_ms", line)
                 self.assertIn(line["reason"], ("unlock", "close", "exit"))
 
+    def test_log_is_whole_after_a_busy_run(self):
+        """What was written since the last look belongs to it, however much that is."""
+        program = "import fcntl, sys\nfile = open(sys.argv[1])\nfor _ in range(20000): fcntl.flock(file, 2), fcntl.flock(file, 8)"
+        run = self.traced(PYTHON, "-c", program, self.file())
+        self.assertIn("60000 lock events", run.stderr)
+        self.assertEqual(len(self.log()), 60000)
+
     def test_log_gets_no_event_twice(self):
         lock = self.file()
         for rounds in (1, 2, 3):
