@@ -5,7 +5,7 @@
 //
 // One file for the session and not one for each process or thread: making, reserving and mapping a file costs a
 // short process more than all its lock calls do (1.14 of a spawn against 1.02 for an empty preload), and ten
-// thousand processes would leave ten thousand files. A thread claims a chunk by one fetch_add on `next_offset`; its
+// thousand processes would leave ten thousand files. A thread claims a chunk by moving `next_offset`, atomically; its
 // first is a page, so that thousands of threads stay cheap, each further one four times as large up to
 // kLargestChunkBytes. Chunks of one stream (a thread of one process image) are numbered. Space below
 // `reserved_bytes` is allocated on disk before anyone writes it, since a store to a page without a block is

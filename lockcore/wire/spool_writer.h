@@ -102,26 +102,28 @@ class SpoolWriter {
     // Whether a claim can succeed at all, cheaply: after a failure it is tried again only some tenths of a second
     // later, so that a program on a full disk keeps its speed.
     bool worth_trying() noexcept { return ticks() >= retry_at_.load(std::memory_order_relaxed); }
+    // Counts a drop for the reason that the last claim failed for.
+    void count_refusal() noexcept { count_drop(refusal_.load(std::memory_order_relaxed)); }
 
-    // A chunk of `bytes` (whole pages), mapped and ready to be written, header excepted; nullptr: dropped and counted.
-    char *claim_chunk(std::size_t bytes, std::uint64_t &offset) noexcept;
+    // A chunk of `bytes`, or where there is no room for that of `least_bytes` (whole pages), mapped, zero and ready to
+    // be written; `bytes` becomes its size. nullptr: dropped and counted.
+    char *claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset) noexcept;
 
   private:
+    char *try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept;
     int create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes) noexcept;
     int map_header() noexcept;
-    int extend(std::uint64_t from, std::uint64_t to) noexcept;
+    int extend(std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept;
+    int allocate(int fd, std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept;
+    bool still_extends(std::uint64_t from, std::uint32_t tid) const noexcept;
     char *window(std::size_t index) noexcept;
 
     SpoolHeader *header_ = nullptr;
-    char *refuse(Drop why) noexcept {
-        count_drop(why);
-        retry_at_.store(ticks() + kRetryTicks, std::memory_order_relaxed);
-        return nullptr;
-    }
 
     static constexpr std::uint64_t kRetryTicks = std::uint64_t{1} << 28;  // 0.1 to 0.3 s
     ClockKind clock_ = ClockKind::monotonic;
     std::atomic<std::uint64_t> retry_at_ = 0;
+    std::atomic<Drop> refusal_ = Drop::no_space;
     std::atomic<char *> windows_[kMostWindows] = {};
     char path_[kPathBytes] = {};
 };
@@ -162,11 +164,22 @@ inline int SpoolWriter::map_header() noexcept {
     long result = raw_syscall(SYS_fstat, fd, &status);
     if (result == 0 && (!S_ISREG(status.st_mode) || status.st_size < static_cast<off_t>(kPageBytes))) result = -EPROTO;
     if (result == 0) result = raw_syscall(SYS_mmap, nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    raw_close(fd);
-    if (result < 0 && result > -4096) return static_cast<int>(result);
+    if (result < 0 && result > -4096) {
+        raw_close(fd);
+        return static_cast<int>(result);
+    }
     auto *header = reinterpret_cast<SpoolHeader *>(result);
-    if (std::memcmp(header->magic, kSpoolMagic, sizeof(kSpoolMagic)) != 0 || header->version != kFormatVersion ||
-        header->endian != kEndianMark) {
+    const std::uint64_t next = header->next_offset.load(std::memory_order_relaxed);
+    const std::uint64_t reserved = header->reserved_bytes.load(std::memory_order_acquire);
+    bool ours = std::memcmp(header->magic, kSpoolMagic, sizeof(kSpoolMagic)) == 0 &&
+                header->version == kFormatVersion && header->endian == kEndianMark && next >= kPageBytes &&
+                next % kPageBytes == 0;
+    // A file that was cut short promises pages it has not got: a store there is SIGBUS. It may have grown since fstat.
+    if (ours && reserved > static_cast<std::uint64_t>(status.st_size)) {
+        ours = raw_syscall(SYS_fstat, fd, &status) == 0 && reserved <= static_cast<std::uint64_t>(status.st_size);
+    }
+    raw_close(fd);
+    if (!ours) {
         raw_syscall(SYS_munmap, header, kPageBytes);
         return -EPROTO;
     }
@@ -177,13 +190,15 @@ inline int SpoolWriter::map_header() noexcept {
 
 // The file appears under its name only when its header is whole: two processes may come here at once.
 inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes) noexcept {
+    struct rlimit limit {};  // past it, a write is SIGXFSZ
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, &limit) == 0 && limit.rlim_cur < kPageBytes) return -EFBIG;
+    // Thread numbers alone are no names: two containers have the same ones.
     char temporary[kPathBytes + 32];
     std::size_t length = std::strlen(path_);
     std::memcpy(temporary, path_, length);
     temporary[length++] = '.';
-    for (auto tid = static_cast<unsigned long>(raw_syscall(SYS_gettid)); tid != 0; tid /= 10) {
-        temporary[length++] = static_cast<char>('0' + tid % 10);
-    }
+    auto unique = read_ticks(detect_clock()) << 16 ^ static_cast<std::uint64_t>(raw_syscall(SYS_gettid));
+    for (; unique != 0; unique >>= 4) temporary[length++] = "0123456789abcdef"[unique & 15];
     temporary[length] = '\0';
 
     alignas(SpoolHeader) char page[kPageBytes] = {};
@@ -211,9 +226,10 @@ inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t 
 }
 
 inline int SpoolWriter::reserve(std::uint64_t bytes) noexcept {
+    if (header_->reserved_bytes.load(std::memory_order_acquire) >= bytes) return 0;
     if (bytes > header_->limit_bytes) return -EFBIG;
     const auto tid = static_cast<std::uint32_t>(raw_syscall(SYS_gettid));
-    constexpr int kPatience = 20'000;  // yields; whoever extends needs a millisecond at most, unless it died
+    constexpr int kPatience = 20'000;  // yields; whoever extends needs a millisecond at most, unless it died or stopped
     for (int waited = 0;; ++waited) {
         const std::uint64_t reserved = header_->reserved_bytes.load(std::memory_order_acquire);
         if (reserved >= bytes) return 0;
@@ -229,7 +245,11 @@ inline int SpoolWriter::reserve(std::uint64_t bytes) noexcept {
         std::uint64_t target = reserved + step;
         if (target < bytes) target = bytes;
         if (target > header_->limit_bytes) target = header_->limit_bytes;
-        const int result = extend(reserved, target);
+        int result = extend(reserved, target, tid);
+        if (result != 0 && target > bytes) {  // a disk or a limit that is nearly reached
+            target = bytes;
+            result = extend(reserved, target, tid);
+        }
         if (result == 0) {
             std::uint64_t seen = reserved;
             while (seen < target && !header_->reserved_bytes.compare_exchange_weak(seen, target)) {
@@ -241,7 +261,14 @@ inline int SpoolWriter::reserve(std::uint64_t bytes) noexcept {
     }
 }
 
-inline int SpoolWriter::extend(std::uint64_t from, std::uint64_t to) noexcept {
+// False once somebody lost patience with this thread and extended the file in its place: what lies behind `from` may
+// hold records by now.
+inline bool SpoolWriter::still_extends(std::uint64_t from, std::uint32_t tid) const noexcept {
+    return header_->growing.load(std::memory_order_acquire) == tid &&
+           header_->reserved_bytes.load(std::memory_order_acquire) <= from;
+}
+
+inline int SpoolWriter::extend(std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept {
     struct rlimit limit {};
     if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, &limit) == 0 && to > limit.rlim_cur) return -EFBIG;
     const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
@@ -253,24 +280,27 @@ inline int SpoolWriter::extend(std::uint64_t from, std::uint64_t to) noexcept {
             to - from + kLeaveFreeBytes) {
         result = -ENOSPC;
     }
-    if (result == 0) {
-        do {
-            result = raw_syscall(SYS_fallocate, fd, 0, from, to - from);
-        } while (result == -EINTR);
-        if (result == -ENOSPC || result == -EDQUOT) {  // ext4 keeps what it got: give it back
-            raw_syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, to - from);
-        }
-        if (result == -EOPNOTSUPP) {
-            static const char zeros[kPageBytes] = {};
-            result = 0;
-            for (std::uint64_t at = from; at < to && result == 0; at += kPageBytes) {
-                const long wrote = raw_syscall(SYS_pwrite64, fd, zeros, kPageBytes, at);
-                if (wrote != static_cast<long>(kPageBytes)) result = wrote < 0 ? wrote : -ENOSPC;
-            }
-        }
-    }
+    if (result == 0) result = allocate(fd, from, to, tid);
     raw_close(fd);
     return static_cast<int>(result);
+}
+
+inline int SpoolWriter::allocate(int fd, std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept {
+    long result = 0;
+    do {
+        result = raw_syscall(SYS_fallocate, fd, 0, from, to - from);
+    } while (result == -EINTR);
+    if ((result == -ENOSPC || result == -EDQUOT) && still_extends(from, tid)) {  // ext4 keeps what it got: give it back
+        raw_syscall(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, to - from);
+    }
+    if (result != -EOPNOTSUPP) return static_cast<int>(result);
+    static const char zeros[kPageBytes] = {};
+    for (std::uint64_t at = from; at < to; at += kPageBytes) {
+        if (!still_extends(from, tid)) return 0;
+        const long wrote = raw_syscall(SYS_pwrite64, fd, zeros, kPageBytes, at);
+        if (wrote != static_cast<long>(kPageBytes)) return wrote < 0 ? static_cast<int>(wrote) : -ENOSPC;
+    }
+    return 0;
 }
 
 inline char *SpoolWriter::window(std::size_t index) noexcept {
@@ -291,15 +321,48 @@ inline char *SpoolWriter::window(std::size_t index) noexcept {
     return mine;
 }
 
-inline char *SpoolWriter::claim_chunk(std::size_t bytes, std::uint64_t &offset) noexcept {
-    do {  // a chunk that would straddle two windows is left unused: at most one in 64 MiB
-        offset = header_->next_offset.load(std::memory_order_relaxed);
-        if (offset + bytes > header_->limit_bytes) return refuse(Drop::size_limit);
-        offset = header_->next_offset.fetch_add(bytes, std::memory_order_relaxed);
-    } while (offset / kWindowBytes != (offset + bytes - 1) / kWindowBytes);
-    if (reserve(offset + bytes) != 0) return refuse(Drop::no_space);
-    char *base = window(offset / kWindowBytes);
-    return base == nullptr ? refuse(Drop::no_mapping) : base + offset % kWindowBytes;
+// Nothing is claimed before it is reserved and mapped: a try that fails must neither use up the session's size nor
+// leave a hole that would have to be filled once there is room again.
+inline char *SpoolWriter::try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept {
+    std::uint64_t next = header_->next_offset.load(std::memory_order_relaxed);
+    for (;;) {
+        offset = next;
+        if (offset / kWindowBytes != (offset + bytes - 1) / kWindowBytes) {
+            offset = (offset / kWindowBytes + 1) * kWindowBytes;  // a chunk lies in one window; at most one in 64 MiB
+        }
+        const std::uint64_t limit = header_->limit_bytes;
+        if (offset > limit || bytes > limit - offset) {
+            why = Drop::size_limit;
+            return nullptr;
+        }
+        if (reserve(offset + bytes) != 0) {
+            why = Drop::no_space;
+            return nullptr;
+        }
+        char *base = window(offset / kWindowBytes);
+        if (base == nullptr) {
+            why = Drop::no_mapping;
+            return nullptr;
+        }
+        if (header_->next_offset.compare_exchange_weak(next, offset + bytes, std::memory_order_relaxed)) {
+            return base + offset % kWindowBytes;
+        }
+    }
+}
+
+inline char *SpoolWriter::claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset) noexcept {
+    Drop why{};
+    char *chunk = try_claim(bytes, offset, why);
+    if (chunk == nullptr && bytes > least_bytes) {
+        bytes = least_bytes;
+        chunk = try_claim(bytes, offset, why);
+    }
+    if (chunk == nullptr) {
+        refusal_.store(why, std::memory_order_relaxed);
+        retry_at_.store(ticks() + kRetryTicks, std::memory_order_relaxed);
+        count_drop(why);
+    }
+    return chunk;
 }
 
 }  // namespace planloop::wire

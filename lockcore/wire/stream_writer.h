@@ -29,18 +29,14 @@ struct TextPiece {
 
 // The stream of one thread. Plain data: it lives in initial-exec TLS and is usable before any constructor ran.
 struct StreamWriter {
-    // `count` adjoining slots, zero but for what claim() leaves to the caller; nullptr: dropped and counted.
+    // `count` adjoining slots, zero but for the first one's commit word; nullptr: dropped and counted.
     Record *claim(SpoolWriter &spool, const WriterIdentity &who, std::size_t count = 1) noexcept {
-        for (int attempt = 0; attempt < 2; ++attempt) {
-            const std::uint32_t salt = salt_;
-            std::atomic_signal_fence(std::memory_order_seq_cst);
+        for (int attempt = 0; attempt < 3; ++attempt) {
+            const Chunk before = chunk();
             Record *slot = advance(count);
-            std::atomic_signal_fence(std::memory_order_seq_cst);
-            // A signal handler may have begun a new chunk in between: then the slot lies outside the present one.
-            if (__builtin_expect(slot >= first_ && slot + count <= end_ && salt == salt_ && first_ != nullptr, 1)) {
-                claimed_salt_ = salt;
-                return slot;
-            }
+            if (__builtin_expect(before.holds(slot, count), 1)) return mark(slot, before.salt);
+            const Chunk now = chunk();  // a signal handler may have begun it just before the slot was taken
+            if (now.holds(slot, count)) return mark(slot, now.salt);
             if (!begin_chunk(spool, who, count)) return nullptr;
         }
         spool.count_drop(Drop::reentered);
@@ -51,10 +47,8 @@ struct StreamWriter {
     Record *claim_with_text(SpoolWriter &spool, const WriterIdentity &who, const TextPiece *pieces,
                             std::size_t count) noexcept;
 
-    // Makes a record visible that claim() gave last.
-    void publish(Record *record, State state) noexcept {
-        record->commit.store(commit_word(claimed_salt_, state), std::memory_order_release);
-    }
+    // Makes a record visible that claim() gave.
+    void publish(Record *record, State state) noexcept { conclude(record, state); }
     // Changes the state of a published record.
     static void conclude(Record *record, State state) noexcept {
         const std::uint32_t salt = commit_salt(record->commit.load(std::memory_order_relaxed));
@@ -65,6 +59,34 @@ struct StreamWriter {
     void forget() noexcept { *this = StreamWriter{}; }
 
   private:
+    struct Chunk {
+        Record *first, *end;
+        std::uint32_t salt;
+
+        bool holds(const Record *slot, std::size_t count) const noexcept {
+            return first != nullptr && slot >= first && slot + count <= end;
+        }
+    };
+
+    // The present chunk as one value, although a signal handler may begin another between two loads.
+    Chunk chunk() const noexcept {
+        for (;;) {
+            Chunk seen{first_, nullptr, 0};
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+            seen.end = end_;
+            seen.salt = salt_;
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+            if (__builtin_expect(seen.first == first_, 1)) return seen;  // no two chunks begin at one address
+        }
+    }
+
+    // The salt goes into the slot at once, under a state that no reader takes for a record: by the time the record is
+    // published, a signal handler may have moved this stream to a chunk with another salt.
+    static Record *mark(Record *slot, std::uint32_t salt) noexcept {
+        slot->commit.store(commit_word(salt, State::empty), std::memory_order_relaxed);
+        return slot;
+    }
+
     // One instruction, so that a signal handler on this thread cannot be given the same slot; no bus lock, since no
     // other thread comes here.
     Record *advance(std::size_t count) noexcept {
@@ -83,7 +105,6 @@ struct StreamWriter {
     Record *first_ = nullptr;
     Record *end_ = nullptr;
     std::uint32_t salt_ = 0;
-    std::uint32_t claimed_salt_ = 0;
     std::uint32_t stream_ = 0;
     std::uint32_t sequence_ = 0;
     std::size_t chunk_bytes_ = kFirstChunkBytes;
@@ -96,6 +117,7 @@ inline Record *StreamWriter::claim_with_text(SpoolWriter &spool, const WriterIde
     const std::size_t slots = (bytes + kTextBytes - 1) / kTextBytes;
     Record *record = claim(spool, who, slots + 1);
     if (record == nullptr) return nullptr;
+    const std::uint32_t salt = commit_salt(record->commit.load(std::memory_order_relaxed));
     std::size_t piece = 0;
     std::size_t at = 0;
     for (std::size_t index = 0; index < slots; ++index) {
@@ -116,29 +138,30 @@ inline Record *StreamWriter::claim_with_text(SpoolWriter &spool, const WriterIde
             }
         }
         slot->used = static_cast<std::uint8_t>(used);
-        slot->commit.store(commit_word(claimed_salt_, State::complete), std::memory_order_release);
+        slot->commit.store(commit_word(salt, State::complete), std::memory_order_release);
     }
     record->end = bytes;
     return record;
 }
 
 inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &who, std::size_t count) noexcept {
+    const std::size_t needed = (count + 1) * kSlotBytes;
+    if (needed > kLargestChunkBytes) {
+        spool.count_drop(Drop::too_long);
+        return false;
+    }
     if (!spool.worth_trying()) {
-        spool.count_drop(Drop::no_space);
+        spool.count_refusal();
         return false;
     }
     const SignalsBlocked no_signals;
+    if (next_ + count * kSlotBytes <= reinterpret_cast<std::uintptr_t>(end_)) return true;  // a handler began one
     std::size_t bytes = chunk_bytes_;
-    while (bytes < (count + 1) * kSlotBytes) bytes *= 4;
-    if (bytes > kLargestChunkBytes) {
-        if ((count + 1) * kSlotBytes > kLargestChunkBytes) {
-            spool.count_drop(Drop::too_long);
-            return false;
-        }
-        bytes = kLargestChunkBytes;
-    }
+    while (bytes < needed) bytes *= 4;
+    if (bytes > kLargestChunkBytes) bytes = kLargestChunkBytes;
+    const std::size_t least_bytes = (needed + kPageBytes - 1) / kPageBytes * kPageBytes;
     std::uint64_t offset = 0;
-    char *memory = spool.claim_chunk(bytes, offset);
+    char *memory = spool.claim_chunk(bytes, least_bytes, offset);
     if (memory == nullptr) return false;
     // One call brings in all pages; touching them one by one takes a fault each.
     if (bytes > kPageBytes) raw_syscall(SYS_madvise, memory, bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
