@@ -87,13 +87,19 @@ class Spools(TracedTest):
     def test_truncated_shows_what_is_left(self):
         whole = self.report().recorded["events"]
         used = len(self.spool.read_bytes().rstrip(b"\0"))
-        os.truncate(self.spool, used - 200)
-        before = self.spool.read_bytes()
-        shown = self.planloop("dev", "locks", "--session", self.session, "--json")
-        self.assertEqual(shown.returncode, 0, shown.stderr)
-        self.assertIn(self.spool.name, shown.stderr)
-        self.assertLess(self.report().recorded["events"], whole)
-        self.assertEqual(self.spool.read_bytes(), before, "a reader never writes its input")
+        left = []
+        for cut in range(used - 64, 4096, -1024):
+            with self.subTest(cut=cut):
+                os.truncate(self.spool, cut)
+                before = self.spool.read_bytes()
+                shown = self.planloop("dev", "locks", "--session", self.session, "--json")
+                self.assertEqual(shown.returncode, 0, shown.stderr)
+                self.assertIn(self.spool.name, shown.stderr)
+                left.append(self.report().recorded["events"])
+                self.assertEqual(self.spool.read_bytes(), before, "a reader never writes its input")
+        self.assertEqual(left, sorted(left, reverse=True))
+        self.assertLessEqual(left[0], whole)
+        self.assertLess(left[-1], whole)
 
     def test_a_folder_in_its_place(self):
         path = self.spool.with_name("locks-v1-00000002.spool")

@@ -1,5 +1,6 @@
 """Circular waits among flock callers are named, with exactly their participants; what only looks alike is not."""
 
+import errno
 import unittest
 
 from harness import PATIENCE_S, TracedTest
@@ -63,7 +64,7 @@ class Rings(TracedTest):
     def test_ring_resolved_by_an_alarm_says_so(self):
         stage, actors = self.ring(3)
         self.the_deadlock(actors)
-        self.assertEqual(actors[1].interrupt(), "EINTR")
+        self.assertEqual(actors[1].interrupt(), errno.EINTR)
         actors[1].call("flock 3 un")
         actors[0].end()
         actors[0].call("flock 3 un")
@@ -212,7 +213,7 @@ class NoRing(TracedTest):
             actor.call(f"open {files[1 - place]}")
             actor.call("flock 3 ex")
         for actor in actors:
-            self.assertEqual(actor.fails("flock 4 ex nb"), "EAGAIN")
+            self.assertEqual(actor.fails("flock 4 ex nb"), errno.EAGAIN)
         stage.close()
         self.assert_silent()
 

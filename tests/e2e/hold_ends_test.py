@@ -1,5 +1,6 @@
 """A flock ends when the kernel ends it: by an unlock of any sharer, or when the last one lets go, however it does."""
 
+import errno
 import time
 import unittest
 
@@ -166,7 +167,7 @@ class HoldEnds(TracedTest):
     def test_exec_that_fails_ends_nothing(self):
         self.actor.call("dup3 3 9")
         self.actor.call("close 3")
-        self.assertEqual(self.actor.fails("failing_exec"), "ENOENT")
+        self.assertEqual(self.actor.fails("failing_exec"), errno.ENOENT)
         self.check_holders(self.actor)
 
     def test_conversion_is_a_new_hold(self):
@@ -182,7 +183,7 @@ class HoldEnds(TracedTest):
         other = self.play.root.spawn()
         other.call(f"open {self.lock}")
         other.call("flock 3 sh")
-        self.assertEqual(self.actor.fails("flock 3 ex nb"), "EAGAIN")
+        self.assertEqual(self.actor.fails("flock 3 ex nb"), errno.EAGAIN)
         report = self.check_holders(other)
         self.assertEqual([reason for reason, _ in report.releases(self.actor.pid)], ["converted", "lost"])
 

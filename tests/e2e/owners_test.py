@@ -1,5 +1,6 @@
 """POSIX and OFD record locks: whose they are, which bytes, and what ends them. The kernel's account is the measure."""
 
+import errno
 import os
 import unittest
 
@@ -150,15 +151,15 @@ class PosixOwners(Owners):
         other.call(f"open {self.lock} rdonly")
         self.actor.call("fcntl 3 setlk wr 0 0")
         for call, error in {
-            "fcntl 3 setlk rd 0 0": "EAGAIN",
-            "fcntl 3 setlk wr 0 0": "EBADF",  # opened for reading
-            "fcntl 77 setlk wr 0 0": "EBADF",
-            "fcntl 3 setlk rd -5 2": "EINVAL",
+            "fcntl 3 setlk rd 0 0": errno.EAGAIN,
+            "fcntl 3 setlk wr 0 0": errno.EBADF,  # opened for reading
+            "fcntl 77 setlk wr 0 0": errno.EBADF,
+            "fcntl 3 setlk rd -5 2": errno.EINVAL,
         }.items():
             with self.subTest(call):
                 self.assertEqual(other.fails(call), error)
                 failed = self.report().events("lock_failed", pid=other.pid)[-1]
-                self.assertEqual(failed["errno"], getattr(__import__("errno"), error))
+                self.assertEqual(failed["errno"], error)
         self.check(self.actor)
 
     def test_the_kernels_own_refusal_of_a_ring(self):
@@ -167,7 +168,7 @@ class PosixOwners(Owners):
         self.actor.call("fcntl 3 setlk wr 0 1")
         other.call("fcntl 3 setlk wr 1 1")
         other.block("fcntl 3 setlkw wr 0 1", self.lock)
-        self.assertEqual(self.actor.fails("fcntl 3 setlkw wr 1 1"), "EDEADLK")
+        self.assertEqual(self.actor.fails("fcntl 3 setlkw wr 1 1"), errno.EDEADLK)
         report = self.report()
         (refused,) = report.findings("kernel_refused")
         self.assertIn(self.actor.pid, [who["pid"] for who in refused["participants"]])
@@ -194,7 +195,7 @@ class OfdOwners(Owners):
     def test_two_descriptions_of_one_process_exclude_each_other(self):
         self.actor.call(f"open {self.lock}")
         self.actor.call("fcntl 3 ofd_setlk wr 0 10")
-        self.assertEqual(self.actor.fails("fcntl 4 ofd_setlk wr 0 10"), "EAGAIN")
+        self.assertEqual(self.actor.fails("fcntl 4 ofd_setlk wr 0 10"), errno.EAGAIN)
         self.check(self.actor)
 
     def test_conflicts_with_posix_even_in_one_process(self):

@@ -6,7 +6,6 @@ kernel's own account (/proc/locks, /proc/PID/fdinfo) to show what it waits for; 
 ctest sets where things are: PLANLOOP_BINARY, PLANLOOP_SHIM and PLANLOOP_TEST_PROGRAMS (the folder of lock_actor & co.).
 """
 
-import errno
 import json
 import os
 import re
@@ -72,7 +71,7 @@ def kernel_locks(path=None):
     inode = os.stat(path).st_ino if path else None
     locks = []
     for line in Path("/proc/locks").read_text().splitlines():
-        match = re.match(r"\d+: (-> )?(\w+) +\w+ +(\w+) (-?\d+) \w+:\w+:(\d+) ", line)
+        match = re.match(r"\d+: *(-> )?(\w+) +\w+ +(\w+) (-?\d+) \w+:\w+:(\d+) ", line)
         if match and (inode is None or int(match[5]) == inode):
             locks.append(KernelLock(bool(match[1]), match[2], match[3], int(match[4]), int(match[5])))
     return locks
@@ -178,8 +177,7 @@ class Report:
 
     def holders(self, path):
         """Who holds a lock of the file now, as pids."""
-        lock = self.lock_of(path)["id"]
-        return {holder["pid"] for held in self.held if held["lock"] == lock for holder in held["holders"]}
+        return {holder["pid"] for held in self.held if held["path"] == str(path) for holder in held["holders"]}
 
     def releases(self, pid):
         return [(entry["reason"], entry["hold_ns"]) for entry in self.events("lock_released", pid=pid)]
@@ -314,12 +312,12 @@ class Actor:
         return answer
 
     def fails(self, command):
-        """Does a call that must fail and returns the name of its errno."""
+        """Does a call that must fail and returns its errno."""
         self.begin(command)
         answer = self.end()
         if answer.result != -1:
             raise AssertionError(f"{command} should have failed")
-        return errno.errorcode[answer.error]
+        return answer.error
 
     def block(self, command, path):
         """Starts a lock call and returns once the kernel says that it waits."""
@@ -329,7 +327,7 @@ class Actor:
     def interrupt(self):
         """A signal whose handler does not restart calls; returns how the blocked call failed."""
         os.kill(self.pid, signal.SIGUSR1)
-        return errno.errorcode[self.end().error]
+        return self.end().error
 
     def fork(self):
         return self.stage.arrival(self.call("fork"))
@@ -367,7 +365,7 @@ class Stage:
     def __init__(self, test, traced):
         self.test, self.pids, self.waiting = test, set(), []
         self.actors = []
-        self.address = str(test.folder / "stage")
+        self.address = tempfile.mktemp(prefix="stage", dir=test.folder)
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.address)
         self.listener.listen(256)
