@@ -12,6 +12,9 @@
 #include "lockcore/trace_id.h"
 
 namespace planloop {
+
+constinit thread_local std::uint32_t recording::trace_serial = 1;
+
 namespace {
 
 constexpr std::size_t kTimeDigits = 14;
@@ -22,7 +25,6 @@ constexpr std::size_t kHexStart = 3 + kTimeDigits + 1;  // behind "tr_", the tim
 constexpr std::size_t kLongestOperation = 64;
 
 thread_local OperationTrace thread_trace;
-thread_local std::uint32_t thread_serial = 1;
 
 bool is_hex(std::string_view text) {
     return std::all_of(text.begin(), text.end(),
@@ -80,7 +82,7 @@ const std::string &inherited() {
 
 void set_trace(OperationTrace trace) {
     thread_trace = std::move(trace);
-    ++thread_serial;
+    if (++recording::trace_serial == 0) recording::trace_serial = 1;
 }
 
 }  // namespace
@@ -144,10 +146,6 @@ std::optional<std::string> from_traceparent(std::string_view value) {
     }
     if (auto ours = unpack(trace)) return ours;
     return fmt::format("tr_{}_{}", compact_utc(utc_now_ns(), false), trace);
-}
-
-std::uint32_t recording::trace_serial() noexcept {
-    return thread_serial;
 }
 
 }  // namespace planloop

@@ -67,8 +67,8 @@ std::string to_traceparent(std::string_view trace_id);
 std::optional<std::string> from_traceparent(std::string_view value);
 
 namespace recording {
-// Changes whenever the thread's trace does, so that the recorder needs no comparison of texts.
-std::uint32_t trace_serial() noexcept;
+// Changes whenever the thread's trace does, so that the recorder needs no comparison of texts. Never 0.
+extern constinit thread_local std::uint32_t trace_serial;
 }  // namespace recording
 
 }  // namespace planloop

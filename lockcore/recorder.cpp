@@ -17,7 +17,8 @@
 
 namespace planloop::recording {
 
-thread_local Writer writer;
+constinit thread_local Writer writer;
+std::atomic<const wire::ShimLink *> shim_in_process{&kShimUnknown};
 
 namespace {
 
@@ -51,7 +52,7 @@ void join(Writer &me, std::uint32_t mark) noexcept {
 // From here on the thread's records carry another operation.
 void write_trace(Writer &me) noexcept {
     const bool first = me.trace_serial == 0;
-    me.trace_serial = trace_serial();
+    me.trace_serial = trace_serial;
     if (!me.records) return;
     const OperationTrace trace = current_trace();
     if (first && trace.trace_id.empty() && trace.operation.empty()) return;
@@ -73,7 +74,7 @@ Writer *enter_slowly() noexcept {
     const std::uint32_t mark = attach();
     if (mark == 0) return nullptr;
     if (me.mark != mark) join(me, mark);
-    if (me.trace_serial != trace_serial()) write_trace(me);
+    if (me.trace_serial != trace_serial) write_trace(me);
     return me.records ? &me : nullptr;
 }
 

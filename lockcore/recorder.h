@@ -69,17 +69,17 @@ class LockName {
 
 // The thread's way to the spool.
 struct Writer {
-    wire::StreamWriter *stream;
-    wire::SpoolWriter *spool;
+    wire::StreamWriter *stream = nullptr;
+    wire::SpoolWriter *spool = nullptr;
     wire::WriterIdentity who;
-    const wire::ShimLink *shim;  // nullptr: not preloaded, or of a version that is not known
-    std::uint32_t mark;          // process mark for which all this holds; 0: none
-    std::uint32_t trace_serial;
-    bool records;
+    const wire::ShimLink *shim = nullptr;  // nullptr: not preloaded, or of a version that is not known
+    std::uint32_t mark = 0;                // process mark for which all this holds; 0: none
+    std::uint32_t trace_serial = 0;
+    bool records = false;
     wire::StreamWriter own;
-    std::uint32_t own_mark;  // process mark under which `own` was begun
+    std::uint32_t own_mark = 0;  // process mark under which `own` was begun
 };
-extern thread_local Writer writer;
+extern constinit thread_local Writer writer;
 
 // A number of the present process, which a forked child does not share; 0: not given yet.
 extern std::atomic<const std::atomic<std::uint32_t> *> process_mark;
@@ -90,7 +90,7 @@ Writer *enter_slowly() noexcept;
 inline Writer *enter() noexcept {
     Writer &me = writer;
     const std::uint32_t mark = process_mark.load(std::memory_order_acquire)->load(std::memory_order_relaxed);
-    if (__builtin_expect(me.mark == mark && mark != 0 && me.trace_serial == trace_serial(), 1)) {
+    if (__builtin_expect(me.mark == mark && mark != 0 && me.trace_serial == trace_serial, 1)) {
         return me.records ? &me : nullptr;
     }
     return enter_slowly();
@@ -131,21 +131,30 @@ class Call {
     Clock clock_;
 };
 
+// The preloaded library in this process; nullptr: there is none. Until the first look: kShimUnknown.
+inline constexpr wire::ShimLink kShimUnknown{};
+extern std::atomic<const wire::ShimLink *> shim_in_process;
+
 // While it lives, the preloaded library leaves the thread's lock calls to us.
 class Unhooked {
   public:
-    Unhooked() noexcept {
-        Writer *me = enter();
-        if (me != nullptr && me->shim != nullptr) (shim_ = me->shim)->suppress(1);
+    Unhooked() noexcept : shim_(shim_in_process.load(std::memory_order_relaxed)) {
+        if (__builtin_expect(shim_ == nullptr, 1)) return;
+        if (shim_ == &kShimUnknown) {
+            enter_slowly();
+            shim_ = shim_in_process.load(std::memory_order_relaxed);
+            if (shim_ == &kShimUnknown) shim_ = nullptr;
+        }
+        if (shim_ != nullptr) shim_->suppress(1);
     }
     ~Unhooked() {
-        if (shim_ != nullptr) shim_->suppress(-1);
+        if (__builtin_expect(shim_ != nullptr, 0)) shim_->suppress(-1);
     }
     Unhooked(const Unhooked &) = delete;
     Unhooked &operator=(const Unhooked &) = delete;
 
   private:
-    const wire::ShimLink *shim_ = nullptr;
+    const wire::ShimLink *shim_;
 };
 
 }  // namespace recording

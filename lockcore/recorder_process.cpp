@@ -178,6 +178,7 @@ Result<void> open_spool() {
 void attach_process(std::uint32_t mark) {
     bool unknown_version = false;
     process.shim = find_shim(unknown_version);
+    shim_in_process.store(process.shim, std::memory_order_relaxed);
     if (process.shim != nullptr) return;
     if (unknown_version) {
         problem = "locks are left to the preloaded library, which is of another version";
