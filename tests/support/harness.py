@@ -192,7 +192,7 @@ def check_form(test, report):
     last = None
     for entry in report.timeline:
         test.assertIn(entry["event"], LOCK_EVENTS)
-        test.assertRegex(entry["trace_id"], r"^tr_\d{14}_[0-9a-f]{6,}$")
+        test.assertRegex(entry["trace_id"], r"^tr_\d{14}_[0-9a-f]{6,}$", entry)
         test.assertRegex(entry["timestamp"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$")
         if last is not None:
             test.assertGreaterEqual(entry["t_ns"], last, "the timeline is in order")
