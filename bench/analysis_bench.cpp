@@ -256,7 +256,7 @@ class Meter {
 template <class Schedule>
 void synthetic(benchmark::State &state) {
     Meter meter(state);
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         SyntheticSource<Schedule> source(static_cast<std::uint32_t>(state.range(0)), kEvents);
         meter.run(source, {});
     }
@@ -267,7 +267,7 @@ BENCHMARK(synthetic<Contended>)->ArgName("threads")->Arg(2)->Arg(8)->Arg(64)->Un
 // With a timeline that somebody looks at; no budget is set for that, since printing costs more.
 void synthetic_with_timeline(benchmark::State &state) {
     std::uint64_t entries = 0;
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         SyntheticSource<Uncontended> source(8, kEvents);
         const Report report =
             analyse(source, AnalysisOptions{}, [&](const TimelineEntry &entry) { entries += entry.path.size(); });
@@ -286,7 +286,7 @@ void from_spool(benchmark::State &state) {
         return;
     }
     Meter meter(state);
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         auto source = open_session(generated.session());
         if (!source) {
             state.SkipWithError(source.error().message.c_str());
@@ -302,7 +302,7 @@ BENCHMARK(from_spool<Contended>)->ArgName("threads")->Arg(2)->Arg(8)->Arg(64)->U
 void read_spool_only(benchmark::State &state) {
     const GeneratedSession<Uncontended> generated(8, kEvents);
     std::int64_t events = 0;
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         auto source = open_session(generated.session());
         if (!source) {
             state.SkipWithError(source.error().message.c_str());

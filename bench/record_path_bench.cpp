@@ -58,19 +58,19 @@ void fill(Record &record, SpoolWriter &spool) {
 
 void ticks(benchmark::State &state) {
     const ClockKind clock = detect_clock();
-    for (auto _ : state) benchmark::DoNotOptimize(read_ticks(clock));
+    while (state.KeepRunning()) benchmark::DoNotOptimize(read_ticks(clock));
     state.SetLabel(clock == ClockKind::tsc ? "time-stamp counter" : "CLOCK_MONOTONIC");
 }
 BENCHMARK(ticks);
 
 void monotonic_clock(benchmark::State &state) {
-    for (auto _ : state) benchmark::DoNotOptimize(clock_ns(CLOCK_MONOTONIC));
+    while (state.KeepRunning()) benchmark::DoNotOptimize(clock_ns(CLOCK_MONOTONIC));
 }
 BENCHMARK(monotonic_clock);
 
 void calibration(benchmark::State &state) {
     const ClockKind clock = detect_clock();
-    for (auto _ : state) benchmark::DoNotOptimize(calibrate(clock));
+    while (state.KeepRunning()) benchmark::DoNotOptimize(calibrate(clock));
 }
 BENCHMARK(calibration);
 
@@ -79,7 +79,7 @@ void record_pair(benchmark::State &state) {
     TempSpool spool;
     if (!spool.usable(state)) return;
     StreamWriter stream;
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         Record *acquire = stream.claim(spool.writer(), kWho);
         if (acquire == nullptr) break;
         fill(*acquire, spool.writer());
@@ -105,7 +105,7 @@ void record_with_text(benchmark::State &state) {
     const FileBody body{1, 0100644, 0xfe01, 1234, 1};
     const std::string path = "/var/lib/some/where/of/usual/length.lock";
     const TextPiece pieces[] = {{&body, sizeof(body)}, {path.data(), path.size() + 1}};
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         Record *record = stream.claim_with_text(spool.writer(), kWho, pieces, 2);
         if (record == nullptr) break;
         record->kind = RecordKind::file;
@@ -123,7 +123,7 @@ void record_dropped(benchmark::State &state) {
     if (!spool.usable(state)) return;
     spool.writer().header().limit_bytes = kPageBytes;
     StreamWriter stream;
-    for (auto _ : state) benchmark::DoNotOptimize(stream.claim(spool.writer(), kWho));
+    while (state.KeepRunning()) benchmark::DoNotOptimize(stream.claim(spool.writer(), kWho));
     state.SetItemsProcessed(state.iterations());
 }
 BENCHMARK(record_dropped);
@@ -132,7 +132,7 @@ BENCHMARK(record_dropped);
 void first_record_of_a_thread(benchmark::State &state) {
     TempSpool spool;
     if (!spool.usable(state)) return;
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         StreamWriter stream;
         Record *record = stream.claim(spool.writer(), kWho);
         if (record == nullptr) break;
@@ -147,7 +147,7 @@ BENCHMARK(first_record_of_a_thread)->Iterations(20'000);
 void open_spool(benchmark::State &state) {
     TempSpool spool;
     if (!spool.usable(state)) return;
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         state.PauseTiming();
         auto writer = std::make_unique<SpoolWriter>();
         state.ResumeTiming();
@@ -165,7 +165,7 @@ BENCHMARK(open_spool)->Iterations(5'000);
 
 // The first process of a session makes the spool.
 void make_spool(benchmark::State &state) {
-    for (auto _ : state) {
+    while (state.KeepRunning()) {
         TempSpool spool;
         if (!spool.usable(state)) break;
         state.PauseTiming();

@@ -26,7 +26,7 @@ class StreamWriterTest : public ::testing::Test {
   public:
     // A record that can be told from all others and from a torn one: `number` stands in it twice.
     bool write(StreamWriter &stream, const WriterIdentity &who, std::uint64_t number) {
-        Record *record = stream.claim(*spool_, who);
+        Record *record = stream.claim(*spool, who);
         if (record == nullptr) return false;
         fill(*record, number);
         stream.publish(record, State::complete);
@@ -35,23 +35,22 @@ class StreamWriterTest : public ::testing::Test {
     void fill(Record &record, std::uint64_t number) {
         record.kind = RecordKind::acquire;
         record.mode = Mode::exclusive;
-        record.begin = record.end = spool_->ticks();
+        record.begin = record.end = spool->ticks();
         record.a = number;
         record.b = ~number;
     }
 
   protected:
-    StreamWriterTest() { opened_ = spool_->open(folder_.path().c_str(), kLimit); }
-    void SetUp() override { ASSERT_EQ(opened_, 0); }
+    void SetUp() override { ASSERT_EQ(opened, 0); }
 
     static constexpr std::uint64_t kLimit = std::uint64_t{256} << 20;
 
     std::uint64_t dropped() const {
         std::uint64_t sum = 0;
-        for (const auto &count : spool_->header().dropped) sum += count.load();
+        for (const auto &count : spool->header().dropped) sum += count.load();
         return sum;
     }
-    std::uint64_t dropped(Drop why) const { return spool_->header().dropped[static_cast<std::size_t>(why)].load(); }
+    std::uint64_t dropped(Drop why) const { return spool->header().dropped[static_cast<std::size_t>(why)].load(); }
 
     struct Contents {
         std::map<std::uint32_t, std::vector<std::uint64_t>> numbers;  // by process image, in the order of the stream
@@ -63,7 +62,7 @@ class StreamWriterTest : public ::testing::Test {
     };
     Contents read() const {
         Contents out;
-        auto reader = SpoolReader::open(spool_->path());
+        auto reader = SpoolReader::open(spool->path());
         EXPECT_TRUE(reader) << (reader ? "" : reader.error().message);
         if (!reader) return out;
         for (std::size_t i = 0; i < (*reader)->streams().size(); ++i) {
@@ -86,9 +85,9 @@ class StreamWriterTest : public ::testing::Test {
         return out;
     }
 
-    TempFolder folder_;
-    std::unique_ptr<SpoolWriter> spool_ = std::make_unique<SpoolWriter>();
-    int opened_ = -1;
+    TempFolder folder;
+    std::unique_ptr<SpoolWriter> spool = std::make_unique<SpoolWriter>();
+    int opened = spool->open(folder.path().c_str(), kLimit);
 };
 
 constexpr WriterIdentity kWho{1, 100, 100};
@@ -106,7 +105,7 @@ TEST_F(StreamWriterTest, RecordsComeBackInOrderOverManyChunks) {
 
 TEST_F(StreamWriterTest, WhatIsClaimedButNotPublishedIsNotSeenAndKeepsNothingBack) {
     StreamWriter stream;
-    Record *first = stream.claim(*spool_, kWho);
+    Record *first = stream.claim(*spool, kWho);
     ASSERT_NE(first, nullptr);
     fill(*first, 1);
     ASSERT_TRUE(write(stream, kWho, 2));
@@ -120,7 +119,7 @@ TEST_F(StreamWriterTest, WhatIsClaimedButNotPublishedIsNotSeenAndKeepsNothingBac
 TEST_F(StreamWriterTest, APendingRecordIsCompletedInPlace) {
     StreamWriter stream;
     for (const State end : {State::complete, State::annulled, State::abandoned}) {
-        Record *record = stream.claim(*spool_, kWho);
+        Record *record = stream.claim(*spool, kWho);
         ASSERT_NE(record, nullptr);
         fill(*record, 7);
         stream.publish(record, State::pending);
@@ -144,7 +143,7 @@ TEST_F(StreamWriterTest, TextOfAnyLengthComesBack) {
         // In pieces, an empty one among them.
         const TextPiece pieces[] = {
             {text.data(), length / 3}, {"", 0}, {text.data() + length / 3, length - length / 3}};
-        Record *record = stream.claim_with_text(*spool_, kWho, pieces, 3);
+        Record *record = stream.claim_with_text(*spool, kWho, pieces, 3);
         ASSERT_NE(record, nullptr) << length;
         record->kind = RecordKind::file;
         record->a = length;
@@ -162,7 +161,7 @@ TEST_F(StreamWriterTest, TextThatFitsNoChunkIsDroppedAndOnlyThat) {
     const std::string text(kLargestChunkBytes, 'x');
     const TextPiece piece{text.data(), text.size()};
     ASSERT_TRUE(write(stream, kWho, 0));
-    EXPECT_EQ(stream.claim_with_text(*spool_, kWho, &piece, 1), nullptr);
+    EXPECT_EQ(stream.claim_with_text(*spool, kWho, &piece, 1), nullptr);
     EXPECT_EQ(dropped(Drop::too_long), 1U);
     ASSERT_TRUE(write(stream, kWho, 1));
     EXPECT_EQ(read().numbers.at(1), up_to(2));
@@ -262,7 +261,7 @@ TEST_F(StreamWriterTest, ThousandsOfThreadsUseAPageEach) {
     }
     for (const pthread_t thread : threads) pthread_join(thread, nullptr);
     pthread_attr_destroy(&small);
-    EXPECT_EQ(spool_->header().next_offset.load(), (threads.size() + 1) * kPageBytes);
+    EXPECT_EQ(spool->header().next_offset.load(), (threads.size() + 1) * kPageBytes);
     EXPECT_EQ(shared.failed.load() + dropped(), 0U);
     Contents contents = read();
     EXPECT_EQ(contents.streams, threads.size());
@@ -273,11 +272,11 @@ TEST_F(StreamWriterTest, ThousandsOfThreadsUseAPageEach) {
 
 TEST_F(StreamWriterTest, UsesTheLastPageBelowTheLimitThenCountsEachDropByItsReason) {
     constexpr std::uint64_t kPages = 100;
-    spool_->header().limit_bytes = kPages * kPageBytes;
+    spool->header().limit_bytes = kPages * kPageBytes;
     StreamWriter stream;
     std::uint64_t written = 0;
     while (write(stream, kWho, written)) ++written;
-    EXPECT_EQ(spool_->header().next_offset.load(), kPages * kPageBytes);
+    EXPECT_EQ(spool->header().next_offset.load(), kPages * kPageBytes);
     for (int i = 0; i < 999; ++i) EXPECT_FALSE(write(stream, kWho, 0));
     EXPECT_EQ(dropped(Drop::size_limit), 1000U);
     EXPECT_EQ(dropped(), 1000U);
@@ -304,31 +303,32 @@ void record_in_handler(int) {
 }
 
 class StreamWriterSignals : public StreamWriterTest {
-  protected:
+  public:
     StreamWriterSignals() {
-        interrupted = &stream_;
-        handlers_spool = spool_.get();
+        interrupted = &stream;
+        handlers_spool = spool.get();
         handlers_next = kHandlers;
         struct sigaction action {};
         action.sa_handler = record_in_handler;
         action.sa_flags = SA_RESTART;
-        sigaction(SIGALRM, &action, &before_);
+        sigaction(SIGALRM, &action, &before);
     }
-    ~StreamWriterSignals() override { sigaction(SIGALRM, &before_, nullptr); }
+    ~StreamWriterSignals() override { sigaction(SIGALRM, &before, nullptr); }
 
+  protected:
     static constexpr std::uint64_t kHandlers = std::uint64_t{1} << 40;  // their numbers begin here
-    StreamWriter stream_;
-    struct sigaction before_ {};
+    StreamWriter stream;
+    struct sigaction before {};
 };
 
 TEST_F(StreamWriterSignals, AHandlerMayFillTheChunkBetweenAClaimAndItsPublication) {
     for (std::uint64_t i = 0; i < 50; ++i) {
-        Record *record = stream_.claim(*spool_, kWho);
+        Record *record = stream.claim(*spool, kWho);
         ASSERT_NE(record, nullptr);
         fill(*record, i);
         handlers_burst = i * 100;  // the later ones go through several chunks
         raise(SIGALRM);
-        stream_.publish(record, State::complete);
+        stream.publish(record, State::complete);
     }
     const Contents contents = read();
     EXPECT_EQ(contents.damage.torn + contents.mixed_up + dropped(), 0U);
@@ -341,13 +341,13 @@ TEST_F(StreamWriterSignals, AHandlerMayFillTheChunkWhileTextIsWritten) {
     for (std::uint64_t i = 0; i < 20; ++i) {
         const std::string text(100 + i, static_cast<char>('a' + i));
         const TextPiece piece{text.data(), text.size()};
-        Record *record = stream_.claim_with_text(*spool_, kWho, &piece, 1);
+        Record *record = stream.claim_with_text(*spool, kWho, &piece, 1);
         ASSERT_NE(record, nullptr);
         raise(SIGALRM);
         record->kind = RecordKind::file;
         record->a = i;
         record->b = ~i;
-        stream_.publish(record, State::complete);
+        stream.publish(record, State::complete);
         expected[i] = text;
     }
     const Contents contents = read();
@@ -363,7 +363,7 @@ TEST_F(StreamWriterSignals, AStormOfHandlersTearsNothingAndGivesNoSlotTwice) {
     constexpr std::uint64_t kHandlerRecords = 20'000;
     std::uint64_t written = 0;
     while (written < kMostRecords && (written < 100'000 || handlers_next - kHandlers < kHandlerRecords)) {
-        if (!write(stream_, kWho, written)) break;
+        if (!write(stream, kWho, written)) break;
         ++written;
     }
     const itimerval calm{};
