@@ -90,7 +90,7 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
     return fmt::format(" Take these locks in one order everywhere: {}.", order);
 }
 
-std::string weakness_words(const Model &model, const std::vector<Weakness> &weaknesses) {
+std::string weakness_words(const Model &model, const std::vector<Weakness> &weaknesses, bool past) {
     std::vector<std::string> words;
     for (const Weakness &weakness : weaknesses) {
         const std::string who = process_words(model, weakness.image, weakness.pid);
@@ -108,7 +108,8 @@ std::string weakness_words(const Model &model, const std::vector<Weakness> &weak
         }
     }
     if (words.empty()) return "";
-    return fmt::format(" It may resolve itself: {}.", list_words(words, 4));
+    return fmt::format(" {}: {}.", past ? "It was not certain while it lasted" : "It may resolve itself",
+                       list_words(words, 4));
 }
 
 }  // namespace
@@ -203,7 +204,8 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     else
         text += " It is still in force: nobody in it can go on until one of them is stopped.";
     if (deadlock.times > 1) text += fmt::format(" It broke up and closed again {} times.", deadlock.times - 1);
-    if (deadlock.certainty != Certainty::confirmed) text += weakness_words(model, deadlock.weaknesses);
+    if (deadlock.certainty != Certainty::confirmed)
+        text += weakness_words(model, deadlock.weaknesses, deadlock.to_ns >= 0);
     if (lost) text += " Events of this recording were lost, so it is only possible.";
     text += advice(model, deadlock);
     return finding;

@@ -9,6 +9,10 @@
 namespace planloop::analysis {
 namespace {
 
+// Numbers of processes at the top of the range: who is at work on an operation, then who only shares a lock.
+constexpr std::uint32_t kMostOperations = std::uint32_t{1} << 16;
+constexpr std::int64_t kClockTicksPerSecond = 100;  // USER_HZ, the unit of start times in /proc
+
 using wire::RecordKind;
 using wire::State;
 
@@ -232,6 +236,9 @@ void SpoolEvents::take_head(std::uint32_t index, Event &event) {
         case RecordKind::not_traced:
             event.file = learn_program(record);
             break;
+        case RecordKind::sharer:
+            event.speaker = learn_sharer(record);
+            break;
         case RecordKind::acquire:
         case RecordKind::wait_child:
             if (came_back(record.state)) {
@@ -321,20 +328,31 @@ void SpoolEvents::learn_process(const SpoolRecord &record) {
     if (info.pid == 0) info.pid = record.pid;
     info.parent_process = number(info.parent_process);
     const std::uint32_t id = number(record.process);
-    if (info.trace_id.empty()) info.trace_id = own_trace_id(record, info);
+    if (info.trace_id.empty()) info.trace_id = own_trace_id(info);
     if (id != 0) tables_.processes[id] = std::move(info);
 }
 
-// A process that inherited no trace id has one of its own, the same whenever the spool is read, over exec too.
-std::string SpoolEvents::own_trace_id(const SpoolRecord &record, const ProcessInfo &info) const {
-    if (info.replaced_by_exec) {
-        const auto before = tables_.processes.find(info.parent_process);
-        if (before != tables_.processes.end()) return before->second.trace_id;
-    }
+// A process that inherited no trace id has one of its own: made of what tells processes apart, so that it is the same
+// whenever the spool is read, over exec, and for a process that is heard of before it records anything itself.
+std::string SpoolEvents::own_trace_id(const ProcessInfo &info) const {
+    const std::int64_t started_ns = static_cast<std::int64_t>(info.start_time) * (1'000'000'000 / kClockTicksPerSecond);
     constexpr std::uint64_t kMix = 0x9e3779b97f4a7c15U;
-    const std::uint64_t mixed = (static_cast<std::uint64_t>(reader_->created_utc_ns()) + record.process) * kMix;
-    return make_trace_id(reader_->clock().utc_ns(key_of(record, record.begin)),
-                         static_cast<std::uint32_t>(mixed >> 32));
+    const std::uint64_t identity = info.start_time << 22 ^ static_cast<std::uint32_t>(info.pid);
+    return make_trace_id(reader_->boot_utc_ns() + started_ns,
+                         static_cast<std::uint32_t>((identity + part_) * kMix >> 32));
+}
+
+// A process that only shares a lock has no image: it gets a number of a process out of reach of theirs, and of those
+// that learn_trace() gives. Sharers long past give theirs back.
+std::uint32_t SpoolEvents::learn_sharer(const SpoolRecord &record) {
+    constexpr std::uint32_t kMostSharers = 4096;
+    ProcessInfo info;
+    parse_process(record.payload, info);
+    if (info.pid == 0) return 0;
+    if (info.trace_id.empty()) info.trace_id = own_trace_id(info);
+    const std::uint32_t id = number(kLocalMask - kMostOperations - sharers_++ % kMostSharers);
+    tables_.processes[id] = std::move(info);
+    return id;
 }
 
 void SpoolEvents::learn_file(const SpoolRecord &record) {
@@ -355,7 +373,6 @@ std::uint32_t SpoolEvents::learn_program(const SpoolRecord &record) {
 // A process at work on an operation gets a number of a process, counted down from the highest; those of operations long
 // past are used again, so that a program that starts operations for ever costs no more memory than one that stops.
 std::uint32_t SpoolEvents::learn_trace(const SpoolRecord &record) {
-    constexpr std::uint32_t kMostOperations = std::uint32_t{1} << 16;
     std::string trace_id;
     std::string operation;
     parse_trace(record.payload, trace_id, operation);

@@ -43,7 +43,7 @@ class SpoolEvents final : public EventPart {
         SpoolRecord head;  // the next record, if has_head
         bool has_head = false;
         std::uint64_t head_key = 0;
-        std::uint32_t speaker = 0;     // Event::speaker of what comes
+        std::uint32_t speaker = 0;    // Event::speaker of what comes
         std::vector<Ending> endings;  // latest first
 
         bool ending_is_next() const;
@@ -80,7 +80,8 @@ class SpoolEvents final : public EventPart {
     void describe(const SpoolRecord &record, Event &event) const;
     void finish_call(std::uint32_t index, const SpoolRecord &record, Event event);
     void learn_process(const SpoolRecord &record);
-    std::string own_trace_id(const SpoolRecord &record, const ProcessInfo &info) const;
+    std::string own_trace_id(const ProcessInfo &info) const;
+    std::uint32_t learn_sharer(const SpoolRecord &record);
     void learn_file(const SpoolRecord &record);
     std::uint32_t learn_trace(const SpoolRecord &record);
     std::uint32_t learn_program(const SpoolRecord &record);
@@ -100,6 +101,7 @@ class SpoolEvents final : public EventPart {
     std::vector<PendingCall> pending_;
     std::unordered_map<std::int32_t, std::vector<std::uint32_t>> images_;  // by pid, oldest first
     std::uint32_t programs_ = 0;
+    std::uint32_t sharers_ = 0;
     std::uint32_t operations_ = 0;
 };
 

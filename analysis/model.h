@@ -74,7 +74,9 @@ struct Request {
     Index place_in_domain = 0;
     std::uint64_t ticket = 0;  // of the hold that this call, a conversion, dropped at its begin; 0: none
     std::uint64_t caller = 0;
-    std::vector<Blame> blame;
+    std::vector<Blame> blame;   // those that are active come first
+    std::size_t blockers = 0;   // how many are
+    std::size_t merge_at = 32;  // length at which entries of one thread are merged again
 
     void clear() {
         std::vector<Blame> keep = std::move(blame);

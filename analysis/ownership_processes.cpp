@@ -60,6 +60,7 @@ void Ownership::descriptor_duplicated(const Event &event, Index process) {
 void Ownership::sharer_seen(const Event &event, Index process) {
     Index lost = kNone;
     HoldEnd end = ended_by(event, Reason::close);
+    end.image = event.process;
     end.certainty = EndCertainty::approximate;
     Index description = model_.table.description_at(process, event.fd);
     if (event.file != 0) description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
@@ -68,6 +69,11 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     const auto pid = static_cast<std::int32_t>(event.other);
     Index sharer = model_.table.find_pid(pid);
     if (sharer == kNone) sharer = model_.table.add_process(pid);
+    Process &known = model_.table.process(sharer);
+    if (known.name_image == 0 && event.speaker != 0) {
+        known.name_image = event.speaker;
+        known.start_time = model_.source.process(event.speaker).start_time;
+    }
     const auto fd = static_cast<std::int64_t>(event.start);
     if (model_.table.description_at(sharer, fd) == description) return;
     lost = model_.table.set_descriptor(sharer, fd, description, true);

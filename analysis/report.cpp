@@ -46,7 +46,8 @@ std::string entry_id(std::uint64_t entry) {
     return fmt::format("{:016x}", entry);
 }
 
-HeldLock describe_hold(const Model &model, const Hold &hold, std::int64_t from_ns) {
+// Of a hold whose range was cut, each remaining part is told by itself.
+HeldLock describe_hold(const Model &model, const Hold &hold, const RangeMap::Segment &part, std::int64_t from_ns) {
     HeldLock held;
     const ProcessInfo &taker = model.source.process(hold.image);
     held.lock = model.locks[hold.lock].id;
@@ -54,8 +55,9 @@ HeldLock describe_hold(const Model &model, const Hold &hold, std::int64_t from_n
     held.lock_entry_id = entry_id(hold.entry);
     held.mode = hold.mode;
     held.since_ns = hold.since_ns - from_ns;
-    held.start = hold.start;
-    held.len = hold.len;
+    const bool whole_file = !wire::kFamilies[static_cast<std::size_t>(model.locks[hold.lock].family)].ranged;
+    held.start = whole_file ? 0 : part.first;
+    held.len = whole_file || part.last == kEndOfFile ? 0 : part.last - part.first + 1;
     held.acquired_by = {hold.pid, taker.name};
     std::uint32_t image = hold.image;
     bool taker_holds = false;
@@ -107,14 +109,12 @@ void close_books(Model &model, Waits &waits, Report &report) {
             model.locks.domain(static_cast<Index>(domain)).waiters.empty())
             continue;
         for (const Index at : model.locks.domain(static_cast<Index>(domain)).owners) {
-            Index last = kNone;
             for (const RangeMap::Segment &segment : model.ranges[at].map.segments()) {
                 Hold &hold = model.holds[segment.hold];
-                if (hold.lock != lock || segment.hold == last || hold.listed) continue;
+                if (hold.lock != lock) continue;
+                if (!hold.listed) model.locks[hold.lock].hold.add(to - hold.since_ns);
                 hold.listed = true;
-                last = segment.hold;
-                model.locks[hold.lock].hold.add(to - hold.since_ns);
-                report.held.push_back(describe_hold(model, hold, report.from_utc_ns));
+                report.held.push_back(describe_hold(model, hold, segment, report.from_utc_ns));
             }
         }
         for (const Index at : model.locks.domain(static_cast<Index>(domain)).waiters) {
@@ -127,7 +127,8 @@ void close_books(Model &model, Waits &waits, Report &report) {
         }
     }
     std::sort(report.held.begin(), report.held.end(), [](const HeldLock &a, const HeldLock &b) {
-        return std::tie(a.since_ns, a.lock, a.lock_entry_id) < std::tie(b.since_ns, b.lock, b.lock_entry_id);
+        return std::tie(a.since_ns, a.lock, a.lock_entry_id, a.start) <
+               std::tie(b.since_ns, b.lock, b.lock_entry_id, b.start);
     });
     std::sort(report.waiting.begin(), report.waiting.end(), [](const WaitingRequest &a, const WaitingRequest &b) {
         return std::tie(a.since_ns, a.lock, a.lock_entry_id) < std::tie(b.since_ns, b.lock, b.lock_entry_id);
@@ -159,7 +160,7 @@ void add_rows(const Model &model, Report &report) {
 
 Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink) {
     Model model(source);
-    Timeline timeline(model, sink);
+    Timeline timeline(model, sink, options.longest_delay_ns);
     Passes passes(model);
     Fanout fanout(timeline, passes);
     Ownership ownership(model, fanout);

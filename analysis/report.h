@@ -120,6 +120,9 @@ struct AnalysisOptions {
     // Tells whether a process (pid, start time in clock ticks or 0) still runs; a session of an earlier boot has
     // none. Used only for what has no recorded end.
     std::function<bool(std::int32_t pid, std::uint64_t start_time)> alive;
+    // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until
+    // they come. Not for longer than this, in recorded time; 0: as long as it takes, within bounded memory.
+    std::int64_t longest_delay_ns = 0;
 };
 
 // Reads the source to its end and draws the conclusions. Memory grows with locks, threads and open requests, not with

@@ -96,9 +96,20 @@ void Timeline::add(Line &&line) {
         return;
     }
     waiting_.push_back(std::move(line));
-    if (waiting_.size() <= kMostWaiting) return;
-    waiting_.front().ticket = 0;
-    emit_certain();
+    const std::int64_t now_ns = waiting_.back().t_ns;
+    while (!waiting_.empty() && (waiting_.size() > kMostWaiting ||
+                                 (longest_delay_ns_ > 0 && now_ns - waiting_.front().t_ns > longest_delay_ns_))) {
+        guess(waiting_.front());
+        emit_certain();
+    }
+}
+
+// The end of a conversion's old lock is certain in time, and conversions mostly succeed. A hold that another one's
+// acquisition proved over is lost as long as nobody's death explains it.
+void Timeline::guess(Line &line) {
+    if (line.ticket == 0) return;
+    line.ticket = 0;
+    line.reason = line.certainty == EndCertainty::exact ? Reason::converted : Reason::lost;
 }
 
 void Timeline::emit_certain() {
@@ -109,7 +120,7 @@ void Timeline::emit_certain() {
 }
 
 void Timeline::flush() {
-    for (Line &line : waiting_) line.ticket = 0;
+    for (Line &line : waiting_) guess(line);
     emit_certain();
 }
 

@@ -17,7 +17,9 @@ class Timeline : public Observer {
   public:
     static constexpr std::size_t kMostWaiting = 32'768;
 
-    Timeline(const Model &model, const TimelineSink &sink) : model_(model), sink_(sink) {}
+    // `longest_delay_ns` 0: as long as kMostWaiting allows.
+    Timeline(const Model &model, const TimelineSink &sink, std::int64_t longest_delay_ns)
+        : model_(model), sink_(sink), longest_delay_ns_(longest_delay_ns) {}
 
     void start_at(std::int64_t utc_ns) { from_utc_ns_ = utc_ns; }
     std::uint64_t lines() const { return lines_; }
@@ -47,11 +49,13 @@ class Timeline : public Observer {
 
     Line line_for(const Request &request, EventKind kind, std::int64_t t_ns) const;
     void add(Line &&line);
+    static void guess(Line &line);
     void emit(const Line &line);
     void emit_certain();
 
     const Model &model_;
     const TimelineSink &sink_;
+    std::int64_t longest_delay_ns_;
     std::int64_t from_utc_ns_ = 0;
     std::uint64_t lines_ = 0;
     std::deque<Line> waiting_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <tuple>
+#include <utility>
 
 namespace planloop::analysis {
 
@@ -79,32 +81,61 @@ void Waits::enlist(Index index) {
 
 // Pollers that open the file anew for each try come back as another owner.
 void Waits::rebase(Request &request, Index owner, std::int64_t now_ns) {
-    for (Blame &blame : request.blame) {
-        if (blame.active != 0) blame.ns += now_ns - blame.since_ns;
-        blame.active = 0;
+    for (std::size_t i = 0; i < request.blockers; ++i) {
+        request.blame[i].ns += now_ns - request.blame[i].since_ns;
+        request.blame[i].active = 0;
     }
+    request.blockers = 0;
     request.obstacles = 0;
     request.owner = owner;
     model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, model_.holds[hold], now_ns); });
 }
 
+// Looks only among those that stand in the way now, who are few; who did before may be many. A thread that comes back
+// gets a second entry, and entries are merged when they have doubled.
 void Waits::add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns) {
     ++request.obstacles;
-    for (Blame &blame : request.blame) {
-        if (blame.pid != hold.pid || blame.tid != hold.tid) continue;
-        if (blame.active++ == 0) blame.since_ns = now_ns;
+    for (std::size_t i = 0; i < request.blockers; ++i) {
+        if (request.blame[i].pid != hold.pid || request.blame[i].tid != hold.tid) continue;
+        ++request.blame[i].active;
         return;
     }
+    if (request.blame.size() >= request.merge_at) {
+        merge(request);
+        request.merge_at = std::max<std::size_t>(32, 2 * request.blame.size());
+    }
     request.blame.push_back({hold.pid, hold.tid, hold.image, 1, now_ns, 0});
+    std::swap(request.blame[request.blockers++], request.blame.back());
 }
 
 void Waits::remove_obstacle(Request &request, const Hold &hold, std::int64_t now_ns) {
-    for (Blame &blame : request.blame) {
-        if (blame.pid != hold.pid || blame.tid != hold.tid || blame.active == 0) continue;
+    for (std::size_t i = 0; i < request.blockers; ++i) {
+        Blame &blame = request.blame[i];
+        if (blame.pid != hold.pid || blame.tid != hold.tid) continue;
         --request.obstacles;
-        if (--blame.active == 0) blame.ns += now_ns - blame.since_ns;
+        if (--blame.active > 0) return;
+        blame.ns += now_ns - blame.since_ns;
+        std::swap(blame, request.blame[--request.blockers]);
         return;
     }
+}
+
+// One entry for each thread, those that are active first.
+void Waits::merge(Request &request) {
+    std::vector<Blame> &blame = request.blame;
+    if (blame.size() < 2) return;
+    std::sort(blame.begin(), blame.end(), [](const Blame &a, const Blame &b) {
+        return std::tie(a.pid, a.tid, b.active, a.since_ns) < std::tie(b.pid, b.tid, a.active, b.since_ns);
+    });
+    std::size_t kept = 0;
+    for (std::size_t i = 1; i < blame.size(); ++i) {
+        if (blame[i].pid == blame[kept].pid && blame[i].tid == blame[kept].tid)
+            blame[kept].ns += blame[i].ns;
+        else
+            blame[++kept] = blame[i];
+    }
+    blame.resize(kept + 1);
+    std::stable_partition(blame.begin(), blame.end(), [](const Blame &one) { return one.active > 0; });
 }
 
 bool Waits::in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const {
@@ -128,10 +159,10 @@ void Waits::clear_way(const Ranges &owner, const RangeMap::Segment &segment) {
 }
 
 void Waits::settle(Index index, std::int64_t now_ns) {
-    for (Blame &blame : model_.requests[index].blame) {
-        if (blame.active == 0) continue;
-        blame.ns += now_ns - blame.since_ns;
-        blame.since_ns = now_ns;
+    Request &request = model_.requests[index];
+    for (std::size_t i = 0; i < request.blockers; ++i) {
+        request.blame[i].ns += now_ns - request.blame[i].since_ns;
+        request.blame[i].since_ns = now_ns;
     }
 }
 
@@ -150,6 +181,7 @@ bool Waits::other_may_have_it(const Request &request) const {
 void Waits::conclude(Index index, const RequestEnd &end) {
     Request &request = model_.requests[index];
     settle(index, end.t_ns);
+    merge(request);
     std::vector<Blame> &blame = request.blame;
     const bool refused = end.outcome == Outcome::failed && (end.error == EAGAIN || end.error == EACCES);
     if (!refused) {
@@ -184,6 +216,7 @@ void Waits::park(Index index, std::int64_t now_ns) {
         std::remove_if(request.blame.begin(), request.blame.end(), [](const Blame &one) { return one.pid == 0; }),
         request.blame.end());
     // Its description may be closed and its Index given away before the next try.
+    std::stable_partition(request.blame.begin(), request.blame.end(), [](const Blame &one) { return one.active > 0; });
     if (request.family == wire::Family::flock) rebase(request, kNone, now_ns);
     if (thread.polls.back() != kNone) expire(thread.polls.back());
     std::move_backward(thread.polls.begin(), thread.polls.end() - 1, thread.polls.end());

@@ -29,7 +29,8 @@ class Waits {
     Index find(Index thread, std::uint64_t entry) const;
 
     void settle(Index request, std::int64_t now_ns);  // brings blame up to date
-    // Who stood in the way when a call ends, longest first; adds the untraced blocker where one must have been.
+    // Who stood in the way when a call ends, longest first; adds the untraced blocker where one must have been. The
+    // request must then be parked or ended.
     void conclude(Index request, const RequestEnd &end);
     void park(Index request, std::int64_t now_ns);  // may go on
     void end(Index request);                        // takes it out of everything
@@ -45,6 +46,7 @@ class Waits {
     void enlist(Index request);
     void rebase(Request &request, Index owner, std::int64_t now_ns);
     void add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns);
+    static void merge(Request &request);
     void remove_obstacle(Request &request, const Hold &hold, std::int64_t now_ns);
     bool in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const;
     bool other_may_have_it(const Request &request) const;

@@ -2,13 +2,11 @@
 
 #include <linux/mman.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "interpose/descriptors.h"
-#include "interpose/inherited.h"
+#include "interpose/introduction.h"
 #include "interpose/settings.h"
 
 namespace planloop::shim {
@@ -33,86 +31,6 @@ ForkPage *make_fork_page() noexcept {
         return nobody;
     }
     return page;
-}
-
-// What a file of /proc says, cut at `room`; 0 when it cannot be read.
-std::size_t read_whole(const char *path, char *out, std::size_t room) noexcept {
-    const int fd = wire::raw_open(path, O_RDONLY);
-    if (fd < 0) return 0;
-    std::size_t length = 0;
-    while (length < room) {
-        const long got = wire::raw_syscall(SYS_read, fd, out + length, room - length);
-        if (got <= 0) break;
-        length += static_cast<std::size_t>(got);
-    }
-    wire::raw_close(fd);
-    return length;
-}
-
-std::size_t read_link(const char *path, char *out, std::size_t room) noexcept {
-    const long got = wire::raw_syscall(SYS_readlinkat, AT_FDCWD, path, out, room - 1);
-    const std::size_t length = got > 0 ? static_cast<std::size_t>(got) : 0;
-    out[length] = '\0';
-    return length;
-}
-
-// Field 22 of /proc/self/stat; the command in field 2 may hold spaces and parentheses, so count from its last ')'.
-std::uint64_t start_time() noexcept {
-    char text[1024];
-    const std::size_t length = read_whole("/proc/self/stat", text, sizeof(text));
-    std::size_t at = length;
-    while (at > 0 && text[at - 1] != ')') --at;
-    for (int spaces = 0; at < length && spaces < 20; ++at) {
-        if (text[at] == ' ') ++spaces;
-    }
-    std::uint64_t value = 0;
-    for (; at < length && text[at] >= '0' && text[at] <= '9'; ++at) {
-        value = value * 10 + static_cast<std::uint64_t>(text[at] - '0');
-    }
-    return value;
-}
-
-// The process image introduces itself: who, from whom, doing what.
-bool introduce(Thread &me, std::uint32_t parent_image) noexcept {
-    wire::ProcessBody body{};
-    body.pid = process.identity.pid;
-    body.parent_pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
-    body.start_time = start_time();
-    body.uid = static_cast<std::uint32_t>(wire::raw_syscall(SYS_getuid));
-    const InheritedImage from = inherited_image();
-    body.parent_process = parent_image != 0 ? parent_image : from.image;
-    body.replaced_by_exec = parent_image == 0 && from.pid == body.pid ? 1 : 0;
-
-    constexpr std::size_t kMostCommandLine = 4096;
-    char command_line[kMostCommandLine];
-    char executable[1024];
-    char folder[1024];
-    std::size_t command_length = read_whole("/proc/self/cmdline", command_line, sizeof(command_line));
-    while (command_length > 0 && command_line[command_length - 1] == '\0') --command_length;
-    for (std::size_t i = 0; i < command_length; ++i) {
-        if (command_line[i] == '\0') command_line[i] = ' ';
-    }
-    const std::size_t executable_length = read_link("/proc/self/exe", executable, sizeof(executable));
-    const std::size_t folder_length = read_link("/proc/self/cwd", folder, sizeof(folder));
-    const wire::TextPiece pieces[] = {
-        {&body, sizeof(body)},
-        {command_line, command_length},
-        {"", 1},
-        {executable, executable_length},
-        {"", 1},
-        {folder, folder_length},
-        {"", 1},
-        {settings.trace_id, std::strlen(settings.trace_id)},
-        {"", 1},
-        {"", 1},  // operation: the reader names it after the process
-    };
-    wire::Record *record =
-        me.stream.claim_with_text(process.spool, me.who(process), pieces, sizeof(pieces) / sizeof(pieces[0]));
-    if (record == nullptr) return false;
-    record->kind = wire::RecordKind::process;
-    record->begin = process.spool.ticks();
-    me.stream.publish(record, wire::State::complete);
-    return true;
 }
 
 void join(Thread &me, std::uint32_t image) noexcept {
@@ -141,7 +59,7 @@ bool attach(Thread &me, ForkPage &page) noexcept {
     process.identity.process = process.spool.header().next_process.fetch_add(1, std::memory_order_relaxed);
     join(me, process.identity.process);
     note_open_descriptors();
-    introduce(me, parent_image);
+    introduce_self(me, parent_image);
     page.image.store(process.identity.process, std::memory_order_release);
     return true;
 }

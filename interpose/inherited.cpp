@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "interpose/introduction.h"
+#include "interpose/proc_files.h"
 #include "interpose/settings.h"
 
 namespace planloop::shim {
@@ -14,68 +16,6 @@ namespace planloop::shim {
 namespace {
 
 InheritedImage image_before;
-
-// A small text on the stack: paths of /proc and the session variable.
-class Text {
-  public:
-    Text(char *out, std::size_t room) noexcept : out_(out), room_(room) { out_[0] = '\0'; }
-    Text &operator<<(const char *text) noexcept {
-        while (*text != '\0') put(*text++);
-        return *this;
-    }
-    Text &operator<<(std::uint64_t value) noexcept {
-        char digits[20];
-        std::size_t count = 0;
-        do {
-            digits[count++] = static_cast<char>('0' + value % 10);
-            value /= 10;
-        } while (value != 0);
-        while (count > 0) put(digits[--count]);
-        return *this;
-    }
-    bool whole() const noexcept { return !cut_; }
-    std::size_t length() const noexcept { return length_; }
-    void cut_back(std::size_t length) noexcept { out_[length_ = length] = '\0'; }
-
-  private:
-    void put(char c) noexcept {
-        cut_ = cut_ || length_ + 1 >= room_;
-        if (cut_) return;
-        out_[length_++] = c;
-        out_[length_] = '\0';
-    }
-    char *out_;
-    std::size_t room_;
-    std::size_t length_ = 0;
-    bool cut_ = false;
-};
-
-std::uint64_t take_number(const char *&text) noexcept {
-    std::uint64_t value = 0;
-    while (*text >= '0' && *text <= '9') value = value * 10 + static_cast<std::uint64_t>(*text++ - '0');
-    return value;
-}
-
-std::size_t read_small(const char *path, char *out, std::size_t room) noexcept {
-    out[0] = '\0';
-    const int fd = wire::raw_open(path, O_RDONLY);
-    if (fd < 0) return 0;
-    const long got = wire::raw_syscall(SYS_read, fd, out, room - 1);
-    wire::raw_close(fd);
-    const std::size_t length = got > 0 ? static_cast<std::size_t>(got) : 0;
-    out[length] = '\0';
-    return length;
-}
-
-const char *skip_spaces(const char *text) noexcept {
-    while (*text == ' ' || *text == '\t') ++text;
-    return text;
-}
-
-const char *next_word(const char *text) noexcept {
-    while (*text != '\0' && *text != ' ' && *text != '\t' && *text != '\n') ++text;
-    return skip_spaces(text);
-}
 
 // One "lock:" line of /proc/PID/fdinfo/FD: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
 struct LockLine {
@@ -86,12 +26,9 @@ struct LockLine {
 
 // Calls visit(LockLine) for each lock that hangs on a descriptor of a process, as the kernel tells it.
 template <class Visit>
-void for_each_lock_line(std::uint64_t pid, int fd, Visit visit) noexcept {
-    char path[64];
-    Text text(path, sizeof(path));
-    text << "/proc/" << pid << "/fdinfo/" << static_cast<std::uint64_t>(fd);
+void for_each_lock_line(std::int32_t pid, int fd, Visit visit) noexcept {
     char info[2048];
-    read_small(path, info, sizeof(info));
+    read_text(ProcPath(pid, "fdinfo", fd).c_str(), info, sizeof(info));
     for (const char *line = std::strstr(info, "lock:"); line != nullptr; line = std::strstr(line + 5, "lock:")) {
         const char *word = next_word(skip_spaces(line + 5));  // past the number
         LockLine found{wire::Family::flock, -1, 0};
@@ -107,17 +44,6 @@ void for_each_lock_line(std::uint64_t pid, int fd, Visit visit) noexcept {
         found.inode = take_number(word);
         visit(found);
     }
-}
-
-std::uint64_t parent_of(std::uint64_t pid) noexcept {
-    char path[64];
-    Text(path, sizeof(path)) << "/proc/" << pid << "/stat";
-    char text[512];
-    read_small(path, text, sizeof(text));
-    const char *end = std::strrchr(text, ')');
-    if (end == nullptr) return 0;
-    const char *word = next_word(skip_spaces(end + 1));  // past the state
-    return take_number(word);
 }
 
 // The published lock that a lock line speaks of. Process numbers are given out again, hence the file too.
@@ -152,7 +78,7 @@ InheritedImage inherited_image() noexcept {
 
 Identity shared_identity(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
     Identity shared;
-    for_each_lock_line(static_cast<std::uint64_t>(wire::raw_syscall(SYS_getpid)), fd, [&](const LockLine &line) {
+    for_each_lock_line(static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid)), fd, [&](const LockLine &line) {
         if (line.inode != inode) return;
         const wire::InheritedLock *lock = published(device, inode, fd, line);
         if (lock != nullptr) shared = {lock->file, lock->description.load(std::memory_order_relaxed)};
@@ -164,9 +90,10 @@ void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr) return;
     bool shared = false;
-    auto pid = static_cast<std::uint64_t>(wire::raw_syscall(SYS_getppid));
+    auto pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
     constexpr int kMostAncestors = 12;
-    for (int level = 0, misses = 0; pid > 1 && level < kMostAncestors && misses < 2; ++level, pid = parent_of(pid)) {
+    for (int level = 0, misses = 0; pid > 1 && level < kMostAncestors && misses < 2;
+         ++level, pid = read_stat(pid).parent) {
         bool shares = false;
         for_each_lock_line(pid, fd, [&](const LockLine &line) {
             shares = shares || (line.family == family && line.inode == descriptor->inode &&
@@ -175,14 +102,8 @@ void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family
         misses = shares ? 0 : misses + 1;
         if (!shares) continue;
         shared = true;
-        announce_sharing(static_cast<std::int32_t>(pid));
-        write_note(me, {.kind = wire::RecordKind::sharer,
-                        .family = family,
-                        .fd = fd,
-                        .file = identity.file,
-                        .description = identity.description,
-                        .a = pid,
-                        .b = static_cast<std::uint64_t>(fd)});
+        announce_sharing(pid);
+        introduce_sharer(me, pid, family, fd, identity.file, identity.description);
     }
     descriptor->provenance.store(shared ? Descriptor::inherited : Descriptor::opened_here, std::memory_order_relaxed);
     if (shared) publish(fd, identity, descriptor->device, descriptor->inode);
@@ -240,12 +161,7 @@ void adopt_from_environment() noexcept {
         track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
         // An exec'd image is found again by its pid; a spawned one has to say that it shares.
         if (!another_process || !enter(me)) continue;
-        write_note(me, {.kind = wire::RecordKind::sharer,
-                        .fd = fd,
-                        .file = identity.file,
-                        .description = identity.description,
-                        .a = static_cast<std::uint64_t>(process.identity.pid),
-                        .b = static_cast<std::uint64_t>(fd)});
+        introduce_sharer(me, process.identity.pid, {}, fd, identity.file, identity.description);
     }
     for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
         if (std::strncmp(*entry, "PLANLOOP_SESSION=", 17) != 0) continue;

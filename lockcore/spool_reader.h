@@ -84,6 +84,10 @@ class SpoolReader {
     const BootId &boot() const noexcept { return boot_; }
     const SpoolClock &clock() const noexcept { return clock_; }
     std::int64_t created_utc_ns() const noexcept { return static_cast<std::int64_t>(created_.utc_ns); }
+    // When the machine was started, as the spool's clocks have it.
+    std::int64_t boot_utc_ns() const noexcept {
+        return static_cast<std::int64_t>(created_.utc_ns) - static_cast<std::int64_t>(created_.monotonic_ns);
+    }
     const std::vector<SpoolStream> &streams() const noexcept { return streams_; }
     const SpoolDamage &damage() const noexcept { return damage_; }
     // Events that writers counted but could not record, read afresh.

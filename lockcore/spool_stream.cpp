@@ -29,7 +29,7 @@ bool makes_sense(const RawSlot &slot) {
 }
 
 bool has_text(wire::RecordKind kind) {
-    return kind == wire::RecordKind::process || kind == wire::RecordKind::file ||
+    return kind == wire::RecordKind::process || kind == wire::RecordKind::sharer || kind == wire::RecordKind::file ||
            kind == wire::RecordKind::not_traced || kind == wire::RecordKind::trace;
 }
 

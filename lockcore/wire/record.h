@@ -61,18 +61,19 @@ enum class Mode : std::uint8_t { none, shared, exclusive };
 // What a record tells, and what `a` and `b` mean in it. The order is the wire format: append only.
 enum class RecordKind : std::uint8_t {
     none,
-    acquire,     // a lock call; a, b: first byte and length of the range (length 0: to the end of the file)
-    release,     // an unlock call; a, b: the range
-    close,       // this process lets go of a descriptor that a lock call or a known hold is about; a: CloseCause
-    duplicate,   // such a descriptor got a second number in this process; a: the new number
-    fork,        // this process made a child that shares its descriptors; a: the child's pid (0: not known)
-    exec,        // this process image is about to be replaced; annulled when the exec fails
-    exit,        // this process is about to end by itself; a: ExitCause, b: the exit status
-    process,     // first record of a process image: ProcessBody and four texts follow
-    file,        // first sight of a file: FileBody and its path follow
-    sharer,      // another process was seen to share the description of fd; a: its pid, b: its descriptor there
-    ended,       // written by a supervisor: a process is gone; a: its pid, b: wait status or -1 when not known,
-                 // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
+    acquire,    // a lock call; a, b: first byte and length of the range (length 0: to the end of the file)
+    release,    // an unlock call; a, b: the range
+    close,      // this process lets go of a descriptor that a lock call or a known hold is about; a: CloseCause
+    duplicate,  // such a descriptor got a second number in this process; a: the new number
+    fork,       // this process made a child that shares its descriptors; a: the child's pid (0: not known)
+    exec,       // this process image is about to be replaced; annulled when the exec fails
+    exit,       // this process is about to end by itself; a: ExitCause, b: the exit status
+    process,    // first record of a process image: ProcessBody and four texts follow
+    file,       // first sight of a file: FileBody and its path follow
+    sharer,  // another process was seen to share the description of fd; a: its pid, b: its descriptor there; with the
+             // text of `process` about it
+    ended,   // written by a supervisor: a process is gone; a: its pid, b: wait status or -1 when not known,
+             // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
     wait_child,  // a call that waits for a child; pending while it waits; a: pid argument, b: what it returned
     not_traced,  // a program was started in which the shim cannot be; a: its pid (0: not known), b: NotTracedCause;
                  // one text follows: its path

@@ -1,0 +1,92 @@
+#include "interpose/introduction.h"
+
+#include <sys/stat.h>
+
+#include <cstring>
+
+#include "interpose/inherited.h"
+#include "interpose/proc_files.h"
+#include "interpose/settings.h"
+
+namespace planloop::shim {
+
+namespace {
+
+// The payload of a `process` or `sharer` record. The texts are read here, so this takes six kilobytes of stack.
+class Portrait {
+  public:
+    explicit Portrait(const wire::ProcessBody &body) noexcept : body_(body) {
+        command_length_ = read_text(ProcPath(body.pid, "cmdline").c_str(), command_, sizeof(command_));
+        while (command_length_ > 0 && command_[command_length_ - 1] == '\0') --command_length_;
+        for (std::size_t i = 0; i < command_length_; ++i) {
+            if (command_[i] == '\0') command_[i] = ' ';
+        }
+        read_link(ProcPath(body.pid, "exe").c_str(), executable_, sizeof(executable_));
+        read_link(ProcPath(body.pid, "cwd").c_str(), folder_, sizeof(folder_));
+    }
+
+    wire::Record *claim(Thread &me, wire::RecordKind kind) const noexcept {
+        const wire::TextPiece pieces[] = {
+            {&body_, sizeof(body_)},
+            {command_, command_length_},
+            {"", 1},
+            {executable_, std::strlen(executable_) + 1},
+            {folder_, std::strlen(folder_) + 1},
+            {settings.trace_id, std::strlen(settings.trace_id) + 1},
+            {"", 1},  // operation: the reader names it after the process
+        };
+        wire::Record *record =
+            me.stream.claim_with_text(process.spool, me.who(process), pieces, sizeof(pieces) / sizeof(pieces[0]));
+        if (record == nullptr) return nullptr;
+        record->kind = kind;
+        record->begin = process.spool.ticks();
+        return record;
+    }
+
+  private:
+    wire::ProcessBody body_;
+    char command_[4096];
+    char executable_[1024];
+    char folder_[1024];
+    std::size_t command_length_;
+};
+
+}  // namespace
+
+void introduce_self(Thread &me, std::uint32_t parent_image) noexcept {
+    const InheritedImage from = inherited_image();
+    wire::ProcessBody body{};
+    body.pid = process.identity.pid;
+    const ProcStat stat = read_stat(body.pid);
+    body.parent_pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
+    body.start_time = stat.start_time;
+    body.uid = static_cast<std::uint32_t>(wire::raw_syscall(SYS_getuid));
+    body.parent_process = parent_image != 0 ? parent_image : from.image;
+    body.replaced_by_exec = parent_image == 0 && from.pid == body.pid ? 1 : 0;
+    if (wire::Record *record = Portrait(body).claim(me, wire::RecordKind::process)) {
+        me.stream.publish(record, wire::State::complete);
+    }
+}
+
+void introduce_sharer(Thread &me, std::int32_t pid, wire::Family family, int fd, std::uint32_t file,
+                      std::uint32_t description) noexcept {
+    wire::ProcessBody body{};
+    body.pid = pid;
+    const ProcStat stat = read_stat(pid);
+    body.parent_pid = stat.parent;
+    body.start_time = stat.start_time;
+    struct stat owner {};
+    if (wire::raw_syscall(SYS_newfstatat, AT_FDCWD, ProcPath(pid, "stat").c_str(), &owner, 0) == 0)
+        body.uid = owner.st_uid;
+    wire::Record *record = Portrait(body).claim(me, wire::RecordKind::sharer);
+    if (record == nullptr) return;
+    record->family = family;
+    record->fd = fd;
+    record->file = file;
+    record->description = description;
+    record->a = static_cast<std::uint64_t>(pid);
+    record->b = static_cast<std::uint64_t>(fd);
+    me.stream.publish(record, wire::State::complete);
+}
+
+}  // namespace planloop::shim

@@ -1,0 +1,21 @@
+// Who a process is, for people who will read the trace: pid and start time, parent, user, command line, executable,
+// folder, trace id. Written once for each process image that records, and for one that only shares a lock.
+// Async-signal-safe.
+#ifndef PLANLOOP_INTERPOSE_INTRODUCTION_H
+#define PLANLOOP_INTERPOSE_INTRODUCTION_H
+
+#include "interpose/attach.h"
+
+namespace planloop::shim {
+
+// This process image; its number and pid are known. `parent_image`: of the process that forked it, 0: not forked by
+// one.
+void introduce_self(Thread &me, std::uint32_t parent_image) noexcept;
+
+// Another process, which shares the description behind `fd` here under the same number there.
+void introduce_sharer(Thread &me, std::int32_t pid, wire::Family family, int fd, std::uint32_t file,
+                      std::uint32_t description) noexcept;
+
+}  // namespace planloop::shim
+
+#endif

@@ -1,0 +1,93 @@
+#include "interpose/proc_files.h"
+
+#include <cstring>
+
+#include "lockcore/wire/spool_writer.h"
+
+namespace planloop::shim {
+
+void Text::put(char c) noexcept {
+    cut_ = cut_ || length_ + 1 >= room_;
+    if (cut_) return;
+    out_[length_++] = c;
+    out_[length_] = '\0';
+}
+
+Text &Text::operator<<(const char *text) noexcept {
+    while (*text != '\0') put(*text++);
+    return *this;
+}
+
+Text &Text::operator<<(std::uint64_t value) noexcept {
+    char digits[20];
+    std::size_t count = 0;
+    do {
+        digits[count++] = static_cast<char>('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    while (count > 0) put(digits[--count]);
+    return *this;
+}
+
+std::uint64_t take_number(const char *&text) noexcept {
+    std::uint64_t value = 0;
+    while (*text >= '0' && *text <= '9') value = value * 10 + static_cast<std::uint64_t>(*text++ - '0');
+    return value;
+}
+
+const char *skip_spaces(const char *text) noexcept {
+    while (*text == ' ' || *text == '\t') ++text;
+    return text;
+}
+
+const char *next_word(const char *text) noexcept {
+    while (*text != '\0' && *text != ' ' && *text != '\t' && *text != '\n') ++text;
+    return skip_spaces(text);
+}
+
+ProcPath::ProcPath(std::int32_t pid, const char *name) noexcept {
+    Text(path_, sizeof(path_)) << "/proc/" << static_cast<std::uint64_t>(pid) << "/" << name;
+}
+
+ProcPath::ProcPath(std::int32_t pid, const char *name, int number) noexcept {
+    Text(path_, sizeof(path_)) << "/proc/" << static_cast<std::uint64_t>(pid) << "/" << name << "/"
+                               << static_cast<std::uint64_t>(number);
+}
+
+std::size_t read_text(const char *path, char *out, std::size_t room) noexcept {
+    std::size_t length = 0;
+    const int fd = wire::raw_open(path, O_RDONLY);
+    while (fd >= 0 && length + 1 < room) {
+        const long got = wire::raw_syscall(SYS_read, fd, out + length, room - 1 - length);
+        if (got <= 0) break;
+        length += static_cast<std::size_t>(got);
+    }
+    if (fd >= 0) wire::raw_close(fd);
+    out[length] = '\0';
+    return length;
+}
+
+std::size_t read_link(const char *path, char *out, std::size_t room) noexcept {
+    const long got = wire::raw_syscall(SYS_readlinkat, AT_FDCWD, path, out, room - 1);
+    const std::size_t length = got > 0 ? static_cast<std::size_t>(got) : 0;
+    out[length] = '\0';
+    return length;
+}
+
+ProcStat read_stat(std::int32_t pid) noexcept {
+    ProcStat stat;
+    char text[1024];
+    read_text(ProcPath(pid, "stat").c_str(), text, sizeof(text));
+    // The command in field 2 may hold spaces and parentheses: count from its last ')', before field 3.
+    const char *word = std::strrchr(text, ')');
+    if (word == nullptr) return stat;
+    word = skip_spaces(word + 1);
+    for (int field = 3; *word != '\0' && field <= 22; ++field, word = next_word(word)) {
+        const char *digits = word;
+        if (field == 4) stat.parent = static_cast<std::int32_t>(take_number(digits));
+        if (field == 22) stat.start_time = take_number(digits);
+    }
+    return stat;
+}
+
+}  // namespace planloop::shim
