@@ -1,0 +1,171 @@
+#include "analysis/timeline.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <iostream>
+#include <random>
+#include <sstream>
+
+#include "tests/support/vector_source.h"
+
+namespace planloop::analysis {
+namespace {
+
+using test::Actor;
+using test::Outcome;
+using test::Scene;
+using test::Target;
+using wire::Mode;
+
+std::string text_of(const Outcome &outcome) {
+    std::ostringstream text;
+    for (const TimelineEntry &line : outcome.lines) {
+        text << line.t_ns << ' ' << static_cast<int>(line.kind) << ' ' << line.pid << ' ' << line.lock << ' '
+             << line.lock_entry_id << ' ' << line.reason << ' ' << line.wait_ns << ' ' << line.hold_ns;
+        for (const Blocker &blocker : line.blocked_by) text << ' ' << blocker.pid << ':' << blocker.ns;
+        text << '\n';
+    }
+    for (const Finding &finding : outcome.report.findings) text << finding.kind << ' ' << finding.summary << '\n';
+    for (const LockRow &row : outcome.report.locks)
+        text << row.id << ' ' << row.wait.total << ' ' << row.hold.p99 << '\n';
+    for (const HeldLock &held : outcome.report.held) text << held.lock << ' ' << held.pid << '\n';
+    for (const WaitingRequest &waiting : outcome.report.waiting) text << waiting.lock << ' ' << waiting.pid << '\n';
+    return text.str();
+}
+
+// Programs without any discipline: they lock, convert, dup, fork, close, die and are never told the rules.
+Scene chaos(unsigned seed) {
+    std::mt19937 engine(seed);
+    const auto random = [&] { return static_cast<std::uint32_t>(engine()); };
+    Scene scene;
+    for (std::uint32_t i = 1; i <= 4; ++i) scene.file(i, "/tmp/" + std::to_string(i), 1000 + i);
+    std::vector<Actor> actors;
+    std::int32_t pid = 100;
+    for (int i = 0; i < 5; ++i) actors.push_back(scene.process(++pid, "x"));
+    std::vector<std::uint64_t> open(100, 0);
+    std::uint32_t descriptions = 0;
+    for (int step = 0; step < 800; ++step) {
+        const std::uint32_t place = random() % static_cast<std::uint32_t>(actors.size());
+        const Actor who = actors[place];
+        Target what;
+        what.file = 1 + random() % 4;
+        what.fd = static_cast<std::int32_t>(3 + random() % 4);
+        what.description = random() % 5 == 0 ? ++descriptions : 1 + random() % 20;
+        what.family = static_cast<wire::Family>(random() % 3);
+        what.mode = random() % 2 == 0 ? Mode::shared : Mode::exclusive;
+        what.blocking = random() % 2 == 0;
+        if (what.family != wire::Family::flock) {
+            what.start = random() % 20;
+            what.len = random() % 10;
+        }
+        const std::uint32_t dice = random() % 20;
+        if (open[place] != 0) {
+            if (dice < 8)
+                scene.acquired(open[place]);
+            else if (dice < 12)
+                scene.failed(open[place], what.blocking ? EINTR : EAGAIN);
+            else if (dice == 12)
+                scene.ended(who.pid, 9);
+            else
+                continue;
+            open[place] = 0;
+            if (dice == 12) actors[place] = scene.process(++pid, "x");
+        } else if (dice < 9) {
+            open[place] = scene.request(who, what);
+        } else if (dice < 13) {
+            scene.unlock(who, what);
+        } else if (dice < 15) {
+            scene.close(who, what.fd, random() % 2 == 0 ? what.file : 0);
+        } else if (dice == 15) {
+            scene.dup(who, what.fd, static_cast<std::int32_t>(3 + random() % 6));
+        } else if (dice == 16 && actors.size() < 30) {
+            actors.push_back(scene.fork(who, ++pid, "x"));
+        } else if (dice == 17) {
+            actors[place] = scene.exec(who, "y");
+        } else if (dice == 18) {
+            scene.exit(who);
+            actors[place] = scene.process(++pid, "x");
+        } else {
+            scene.sharer(who, what, actors[random() % actors.size()].pid, 3);
+        }
+    }
+    return scene;
+}
+
+TEST(Timeline, AnyInputGivesOrderedLinesWhoseSumsAgreeAndTheSameOnesEachTime) {
+    const unsigned first = std::random_device{}();
+    std::cout << "seed " << first << '\n';
+    for (unsigned seed = first; seed < first + 200; ++seed) {
+        const Scene scene = chaos(seed);
+        const Outcome outcome = scene.play();
+        std::size_t acquired = 0, failed = 0, released = 0;
+        std::int64_t before = 0;
+        for (const TimelineEntry &line : outcome.lines) {
+            ASSERT_LE(before, line.t_ns) << "seed " << seed;
+            before = line.t_ns;
+            acquired += line.kind == EventKind::lock_acquired ? 1u : 0u;
+            failed += line.kind == EventKind::lock_failed ? 1u : 0u;
+            released += line.kind == EventKind::lock_released ? 1u : 0u;
+            ASSERT_GE(line.hold_ns, 0) << "seed " << seed;
+            for (const Blocker &blocker : line.blocked_by) ASSERT_LE(blocker.ns, line.wait_ns) << "seed " << seed;
+        }
+        std::uint64_t row_acquired = 0, row_failed = 0;
+        for (const LockRow &row : outcome.report.locks) {
+            row_acquired += row.acquisitions;
+            row_failed += row.failed;
+        }
+        EXPECT_EQ(outcome.lines.size(), outcome.report.events) << "seed " << seed;
+        EXPECT_EQ(acquired, row_acquired) << "seed " << seed;
+        EXPECT_EQ(failed, row_failed) << "seed " << seed;
+        // Each acquisition is released once or still held; what is held in several parts is listed part by part.
+        EXPECT_LE(acquired, released + outcome.report.held.size()) << "seed " << seed;
+        EXPECT_LE(released, acquired) << "seed " << seed;
+        ASSERT_EQ(text_of(outcome), text_of(scene.play())) << "seed " << seed;
+    }
+}
+
+Scene upgrade_that_waits_and_fails() {
+    Scene scene;
+    scene.file(1, "/tmp/a", 1001);
+    scene.file(2, "/tmp/b", 1002);
+    const Actor one = scene.process(101, "x"), two = scene.process(102, "y");
+    scene.lock(one, {.description = 1, .mode = Mode::shared});
+    scene.lock(two, {.description = 2, .mode = Mode::shared});
+    const std::uint64_t upgrade = scene.request(one, {.description = 1});
+    scene.lock(two, {.file = 2, .fd = 5, .description = 3});
+    scene.at(3'000'000).failed(upgrade, EINTR);
+    return scene;
+}
+
+TEST(Timeline, WaitsForWhatOnlyALaterEventTells) {
+    const Outcome outcome = upgrade_that_waits_and_fails().play();
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 1u);
+    EXPECT_EQ(released[0]->reason, "lost");
+    EXPECT_EQ(released[0]->certainty, EndCertainty::exact);
+}
+
+TEST(Timeline, ButNoLongerThanItMay) {
+    Scene scene = upgrade_that_waits_and_fails();
+    scene.source.events.back().t_ns += 1;
+    AnalysisOptions options;
+    options.longest_delay_ns = 1'000'000'000;
+    const Outcome outcome = scene.play(options);
+    EXPECT_EQ(outcome.lines.size(), outcome.report.events);
+    // The line that shows that time has passed is the failure itself, so the truth is known by then.
+    EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->reason, "lost");
+
+    Scene busy = upgrade_that_waits_and_fails();
+    const Event failure = busy.source.events.back();
+    busy.source.events.pop_back();
+    const Actor three = busy.at(2'000'000).process(103, "z");
+    busy.lock(three, {.file = 2, .fd = 5, .description = 9, .blocking = false});
+    busy.source.events.push_back(failure);
+    const Outcome hurried = busy.play(options);
+    EXPECT_EQ(hurried.of(EventKind::lock_released)[0]->reason, "converted");
+    EXPECT_EQ(busy.play().of(EventKind::lock_released)[0]->reason, "lost");
+}
+
+}  // namespace
+}  // namespace planloop::analysis
