@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include <algorithm>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -79,15 +80,20 @@ Result<int> run(const std::vector<std::string> &words) {
 
 int main(int argc, char **argv) {
     using namespace planloop::cli;
-    const planloop::Result<int> result = run({argv + std::min(argc, 1), argv + argc});
-    if (!result) {
-        say(result.error().message);
+    try {
+        const planloop::Result<int> result = run({argv + std::min(argc, 1), argv + argc});
+        if (!result) {
+            say(result.error().message);
+            return kExitBadInput;
+        }
+        const planloop::Result<void> written = finish_out();
+        if (!written) {
+            say(written.error().message);
+            return kExitBadInput;
+        }
+        return *result;
+    } catch (const std::exception &failure) {  // no memory, most likely: whatever else can go wrong is a Result
+        static_cast<void>(::fprintf(stderr, "planloop: %s\n", failure.what()));
         return kExitBadInput;
     }
-    const planloop::Result<void> written = finish_out();
-    if (!written) {
-        say(written.error().message);
-        return kExitBadInput;
-    }
-    return *result;
 }

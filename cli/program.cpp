@@ -135,7 +135,7 @@ std::string find_program(const std::string &name) {
     std::string seen;  // exists, but may not be run: execvp(3) looks on for a better one
     for (;;) {
         const std::string_view folder = folders.substr(0, folders.find(':'));
-        const std::string path = folder.empty() ? name : fmt::format("{}/{}", folder, name);
+        std::string path = folder.empty() ? name : fmt::format("{}/{}", folder, name);
         struct stat status {};
         if (::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode)) {
             if (::access(path.c_str(), X_OK) == 0) return path;

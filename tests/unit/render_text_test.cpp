@@ -35,7 +35,7 @@ std::string line_of(const TimelineEntry &entry, const TextStyle &style = {}) {
 }
 
 // Runs of spaces are layout.
-std::string squeezed(std::string text) {
+std::string squeezed(const std::string &text) {
     std::string out;
     for (const char c : text) {
         if (c != ' ' || out.empty() || out.back() != ' ') out.push_back(c);
