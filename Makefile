@@ -3,7 +3,7 @@
 #   make demo       build, then watch locks being waited for and a deadlock being named
 #   make test       build with warnings as errors, run every test
 #   make bench      measure what tracing costs
-#   make lint       clang-format and clang-tidy; clang-tidy reads FILES=..., all sources by default
+#   make lint       clang-format on all, clang-tidy on the product's sources, or on FILES='a.cpp b.cpp'
 #   make sanitize   the tests again under the address, undefined-behaviour and thread sanitizers
 #   make fuzz       build the fuzz programs
 #
