@@ -20,11 +20,15 @@
 
 namespace planloop::shim {
 
+inline constexpr std::uint32_t kRememberedChildren = 64;
+
 struct ForkPage {
     std::atomic<std::uint32_t> image;      // number of this process image; 0: not attached
     std::atomic<std::uint32_t> attaching;  // tid that attaches now; 0: nobody
     std::atomic<std::uint32_t> opening;    // spin lock of open_spool()
     std::atomic<std::uint32_t> exited;     // an exit record was written
+    std::atomic<std::uint32_t> next_child;
+    std::atomic<std::int32_t> children[kRememberedChildren];  // the latest, by fork and spawn
 };
 
 struct Process {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "interpose/inherited.h"
+#include "interpose/proc_files.h"
 #include "lockcore/wire/file_identity.h"
 
 namespace planloop::shim {
@@ -25,6 +26,7 @@ std::atomic<bool> posix_locks_taken;  // once true, every close has to look
 struct KnownFile {
     std::atomic<std::uint32_t> number;  // 0: free; kBusy: being changed
     std::atomic<bool> posix_locked;
+    std::atomic<std::int32_t> fd;  // a descriptor that was tracked for it; perhaps no more
     std::atomic<std::uint64_t> device;
     std::atomic<std::uint64_t> inode;
     std::atomic<std::uint64_t> generation;
@@ -55,6 +57,18 @@ Descriptor *slot_for(int fd) noexcept {
     return &page->descriptors[fd % kDescriptorsPerPage];
 }
 
+void set_known_file(KnownFile &file, std::uint32_t number, std::uint64_t device, std::uint64_t inode,
+                    std::uint64_t generation) noexcept {
+    std::uint32_t before = file.number.load(std::memory_order_acquire);
+    if (before == kBusy || !file.number.compare_exchange_strong(before, kBusy)) return;
+    file.device.store(device, std::memory_order_relaxed);
+    file.inode.store(inode, std::memory_order_relaxed);
+    file.generation.store(generation, std::memory_order_relaxed);
+    file.posix_locked.store(false, std::memory_order_relaxed);
+    file.fd.store(-1, std::memory_order_relaxed);
+    file.number.store(number, std::memory_order_release);
+}
+
 // The entry of a file, or a free one for it; nullptr: the table is full there.
 KnownFile *known_file(std::uint64_t device, std::uint64_t inode) noexcept {
     std::size_t at = static_cast<std::size_t>((inode * 0x9e3779b97f4a7c15u ^ device) >> 20) % kKnownFiles;
@@ -71,18 +85,10 @@ KnownFile *known_file(std::uint64_t device, std::uint64_t inode) noexcept {
 }
 
 void record_file(Thread &me, int fd, const wire::FileBody &body) noexcept {
-    char link[32] = "/proc/self/fd/";
-    char digits[12];
-    std::size_t count = 0;
-    for (unsigned value = static_cast<unsigned>(fd); count == 0 || value != 0; value /= 10) {
-        digits[count++] = static_cast<char>('0' + value % 10);
-    }
-    std::size_t length = std::strlen(link);
-    while (count > 0) link[length++] = digits[--count];
-    link[length] = '\0';
+    char link[32];
+    Text(link, sizeof(link)) << "/proc/self/fd/" << static_cast<std::uint64_t>(fd);
     char path[4096];
-    const long got = wire::raw_syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof(path));
-    const std::size_t path_length = got > 0 ? static_cast<std::size_t>(got) : 0;
+    const std::size_t path_length = read_link(link, path, sizeof(path));
     const wire::TextPiece pieces[] = {{&body, sizeof(body)}, {path, path_length}, {"", 1}};
     wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), pieces, 3);
     if (record == nullptr) return;
@@ -91,6 +97,17 @@ void record_file(Thread &me, int fd, const wire::FileBody &body) noexcept {
     record->fd = fd;
     record->begin = process.spool.ticks();
     me.stream.publish(record, wire::State::complete);
+}
+
+// Whether another descriptor of this process may be tracked for the same file: a hint that spares looking at them all
+// in the common case, one descriptor for each file.
+bool another_descriptor_of(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
+    const KnownFile *file = known_file(device, inode);
+    if (file == nullptr) return true;
+    const std::int32_t other = file->fd.load(std::memory_order_relaxed);
+    if (file->number.load(std::memory_order_acquire) == 0 || other < 0 || other == fd) return false;
+    const Descriptor *descriptor = find_descriptor(other);
+    return descriptor != nullptr && descriptor->device == device && descriptor->inode == inode;
 }
 
 Descriptor::Provenance provenance_of(int fd) noexcept {
@@ -110,13 +127,7 @@ std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_
     if (number != 0 && number != kBusy && file->generation.load(std::memory_order_relaxed) == generation) return number;
     const std::uint32_t mine = process.spool.header().next_file.fetch_add(1, std::memory_order_relaxed);
     record_file(me, fd, {mine, mode, device, inode, generation});
-    if (file != nullptr && number != kBusy && file->number.compare_exchange_strong(number, kBusy)) {
-        file->device.store(device, std::memory_order_relaxed);
-        file->inode.store(inode, std::memory_order_relaxed);
-        file->generation.store(generation, std::memory_order_relaxed);
-        file->posix_locked.store(false, std::memory_order_relaxed);
-        file->number.store(mine, std::memory_order_release);
-    }
+    if (file != nullptr) set_known_file(*file, mine, device, inode, generation);
     return mine;
 }
 
@@ -139,7 +150,10 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
     Identity identity;
     identity.file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
     Descriptor::Provenance provenance = provenance_of(fd);
-    if (provenance == Descriptor::found_open && may_concern_locks(fd)) {
+    if (another_descriptor_of(fd, status.st_dev, status.st_ino)) {
+        identity.description = description_of_copy(fd, status.st_dev, status.st_ino);
+    }
+    if (identity.description == 0 && provenance == Descriptor::found_open && shares_number_with_inherited(fd)) {
         identity.description = shared_identity(fd, status.st_dev, status.st_ino).description;
         if (identity.description != 0) provenance = Descriptor::inherited;
     }
@@ -147,6 +161,7 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
         identity.description = process.spool.header().next_description.fetch_add(1, std::memory_order_relaxed);
     }
     track(fd, identity, status.st_dev, status.st_ino, provenance);
+    if (KnownFile *file = known_file(status.st_dev, status.st_ino)) file->fd.store(fd, std::memory_order_relaxed);
     return identity;
 }
 
@@ -177,7 +192,6 @@ void untrack(int fd) noexcept {
 }
 
 void note_open_descriptors() noexcept {
-    for (std::uint64_t &word : open_at_attach) word = 0;
     open_at_attach_known = for_each_open_descriptor([](int fd) {
         if (fd < kNotedDescriptors) open_at_attach[fd / 64] |= std::uint64_t{1} << (fd % 64);
     });
@@ -187,8 +201,14 @@ void note_posix_lock(int fd, std::uint32_t file) noexcept {
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr || descriptor->posix_noted.load(std::memory_order_relaxed) != 0) return;
     descriptor->posix_noted.store(1, std::memory_order_relaxed);
+    struct stat status {};
     KnownFile *known = known_file(descriptor->device, descriptor->inode);
-    if (known != nullptr && known->number.load(std::memory_order_acquire) == file) known->posix_locked.store(true);
+    // A descriptor that came over exec brought its file's number along, and this image has not seen the file yet.
+    if (known != nullptr && known->number.load(std::memory_order_acquire) == 0 &&
+        wire::raw_syscall(SYS_fstat, fd, &status) == 0) {
+        set_known_file(*known, file, descriptor->device, descriptor->inode, wire::file_generation(fd, status.st_mode));
+    }
+    if (known != nullptr) known->posix_locked.store(true, std::memory_order_relaxed);
     if (posix_locks_taken.exchange(true)) return;
     tracked_mask.store(~std::uint64_t{0}, std::memory_order_relaxed);
 }

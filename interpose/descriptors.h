@@ -108,10 +108,22 @@ void track(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
 void track_copy(int original, int copy) noexcept;
 void untrack(int fd) noexcept;
 
-// Notes which descriptors are open while the image attaches: only those can be inherited ones.
+// Notes which descriptors are open while the image attaches or forks: only those can be shared with another process.
 void note_open_descriptors() noexcept;
 
-// A POSIX lock was taken on `fd`, whose file is `file`: from now on every close may drop it.
+// Calls visit(fd, Descriptor) for every tracked descriptor.
+template <class Visit>
+void for_each_tracked(Visit visit) noexcept {
+    for (int number = 0; number < kMostDescriptors / kDescriptorsPerPage; ++number) {
+        DescriptorPage *page = descriptor_pages[number].load(std::memory_order_acquire);
+        for (int i = 0; page != nullptr && i < kDescriptorsPerPage; ++i) {
+            if (page->descriptors[i].ids.load(std::memory_order_acquire) == 0) continue;
+            visit(number * kDescriptorsPerPage + i, page->descriptors[i]);
+        }
+    }
+}
+
+// A POSIX lock was taken on `fd`, whose file is `file`, by this image or the one before: every close may drop it now.
 void note_posix_lock(int fd, std::uint32_t file) noexcept;
 // The number of the file that `fd` is open on if this process image ever held a POSIX lock on it, else 0.
 std::uint32_t posix_locked_file(int fd) noexcept;

@@ -211,9 +211,15 @@ extern "C" int planloop_posix_spawn(pid_t *pid, const char *path, const posix_sp
 int planloop_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                          const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
     prepare_fork();
-    return with_environment(envp, [=](char *const *environment) {
-        return real<Symbol::posix_spawn>()(pid, path, actions, attributes, argv, environment);
+    pid_t child = 0;
+    const int result = with_environment(envp, [&](char *const *environment) {
+        return real<Symbol::posix_spawn>()(&child, path, actions, attributes, argv, environment);
     });
+    if (result == 0) {
+        if (settings.enabled) note_child(child);
+        if (pid != nullptr) *pid = child;
+    }
+    return result;
 }
 
 extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
@@ -222,9 +228,15 @@ extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_s
 int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
     prepare_fork();
-    return with_environment(envp, [=](char *const *environment) {
-        return real<Symbol::posix_spawnp>()(pid, file, actions, attributes, argv, environment);
+    pid_t child = 0;
+    const int result = with_environment(envp, [&](char *const *environment) {
+        return real<Symbol::posix_spawnp>()(&child, file, actions, attributes, argv, environment);
     });
+    if (result == 0) {
+        if (settings.enabled) note_child(child);
+        if (pid != nullptr) *pid = child;
+    }
+    return result;
 }
 
 extern "C" int planloop_system(const char *command) PLANLOOP_EXPORT(system);

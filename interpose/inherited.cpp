@@ -46,26 +46,47 @@ void for_each_lock_line(std::int32_t pid, int fd, Visit visit) noexcept {
     }
 }
 
-// The published lock that a lock line speaks of. Process numbers are given out again, hence the file too.
-const wire::InheritedLock *published(std::uint64_t device, std::uint64_t inode, int fd, const LockLine &line) noexcept {
-    for (const wire::InheritedLock &lock : process.spool.header().inherited) {
-        if (lock.description.load(std::memory_order_acquire) == 0) continue;
-        if (lock.device != device || lock.inode != inode) continue;
-        if (line.taker != -1 ? lock.taker == line.taker : lock.fd == fd) return &lock;
-    }
-    return nullptr;
+enum class Shared { no, yes, unknown };
+
+// Whether two descriptors of two processes refer to one open file description; kcmp(2). Not always permitted.
+Shared compare(std::int32_t pid, int fd, std::int32_t other, int other_fd) noexcept {
+    constexpr int kKcmpFile = 0;  // linux/kcmp.h
+    const long order = wire::raw_syscall(SYS_kcmp, pid, other, kKcmpFile, fd, other_fd);
+    if (order == 0) return Shared::yes;
+    return order > 0 || order == -EBADF || order == -ESRCH ? Shared::no : Shared::unknown;
 }
 
-void publish(int fd, Identity identity, std::uint64_t device, std::uint64_t inode) noexcept {
+std::int32_t own_pid() noexcept {
+    return static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
+}
+
+// Whether `lock`, published for this file, is the one that hangs on `fd`. A flock's line names its taker; process
+// numbers are given out again, hence the file too. An OFD lock's line names nobody.
+bool is_published(const wire::InheritedLock &lock, int fd, std::uint64_t device, std::uint64_t inode,
+                  const LockLine &line) noexcept {
+    if (lock.description.load(std::memory_order_acquire) == 0 || lock.device != device || lock.inode != inode ||
+        lock.family != static_cast<std::int32_t>(line.family)) {
+        return false;
+    }
+    if (line.family == wire::Family::flock) return lock.taker == line.taker;
+    const std::int32_t self = own_pid();
+    return compare(self, fd, lock.taker, lock.fd) == Shared::yes ||
+           compare(self, fd, lock.sharer, lock.fd) == Shared::yes;
+}
+
+void publish(int fd, Identity identity, const Descriptor &descriptor, wire::Family family,
+             std::int32_t sharer) noexcept {
     wire::SpoolHeader &header = process.spool.header();
     const std::uint32_t number = header.next_inherited.fetch_add(1, std::memory_order_relaxed);
     wire::InheritedLock &lock = header.inherited[number % wire::kInheritedLocks];
     lock.description.store(0, std::memory_order_release);
     lock.file = identity.file;
-    lock.device = device;
-    lock.inode = inode;
+    lock.device = descriptor.device;
+    lock.inode = descriptor.inode;
     lock.taker = process.identity.pid;
     lock.fd = fd;
+    lock.sharer = sharer;
+    lock.family = static_cast<std::int32_t>(family);
     lock.description.store(identity.description, std::memory_order_release);
     header.inherited_fds.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_release);
 }
@@ -76,37 +97,69 @@ InheritedImage inherited_image() noexcept {
     return image_before;
 }
 
+std::uint32_t description_of_copy(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
+    std::uint32_t description = 0;
+    const std::int32_t self = own_pid();
+    for_each_tracked([&](int other, const Descriptor &descriptor) {
+        if (description != 0 || other == fd || descriptor.device != device || descriptor.inode != inode) return;
+        if (compare(self, fd, self, other) != Shared::yes) return;
+        description = Identity::unpack(descriptor.ids.load(std::memory_order_relaxed)).description;
+    });
+    return description;
+}
+
 Identity shared_identity(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
     Identity shared;
-    for_each_lock_line(static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid)), fd, [&](const LockLine &line) {
+    for_each_lock_line(own_pid(), fd, [&](const LockLine &line) {
         if (line.inode != inode) return;
-        const wire::InheritedLock *lock = published(device, inode, fd, line);
-        if (lock != nullptr) shared = {lock->file, lock->description.load(std::memory_order_relaxed)};
+        for (const wire::InheritedLock &lock : process.spool.header().inherited) {
+            if (is_published(lock, fd, device, inode, line)) shared = {lock.file, lock.description.load()};
+        }
     });
     return shared;
 }
 
+namespace {
+
+// Whether `pid` shares the description of `fd`, on which this process has just taken a lock.
+bool has_share(std::int32_t pid, int fd, const Descriptor &descriptor, wire::Family family) noexcept {
+    const Shared shared = compare(process.identity.pid, fd, pid, fd);
+    if (shared != Shared::unknown) return shared == Shared::yes;
+    bool named = false;
+    for_each_lock_line(pid, fd, [&](const LockLine &line) {
+        named =
+            named || (line.family == family && line.inode == descriptor.inode && line.taker == process.identity.pid);
+    });
+    return named;
+}
+
+}  // namespace
+
 void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept {
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr) return;
-    bool shared = false;
+    std::int32_t sharer = 0;
+    const auto look_at = [&](std::int32_t pid) {
+        if (pid <= 1 || !has_share(pid, fd, *descriptor, family)) return false;
+        sharer = pid;
+        announce_sharing(pid);
+        introduce_sharer(me, pid, family, fd, identity.file, identity.description);
+        return true;
+    };
     auto pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
     constexpr int kMostAncestors = 12;
     for (int level = 0, misses = 0; pid > 1 && level < kMostAncestors && misses < 2;
          ++level, pid = read_stat(pid).parent) {
-        bool shares = false;
-        for_each_lock_line(pid, fd, [&](const LockLine &line) {
-            shares = shares || (line.family == family && line.inode == descriptor->inode &&
-                                (line.taker == -1 || line.taker == process.identity.pid));
-        });
-        misses = shares ? 0 : misses + 1;
-        if (!shares) continue;
-        shared = true;
-        announce_sharing(pid);
-        introduce_sharer(me, pid, family, fd, identity.file, identity.description);
+        misses = look_at(pid) ? 0 : misses + 1;
     }
-    descriptor->provenance.store(shared ? Descriptor::inherited : Descriptor::opened_here, std::memory_order_relaxed);
-    if (shared) publish(fd, identity, descriptor->device, descriptor->inode);
+    ForkPage *page = process.page.load(std::memory_order_acquire);
+    for (std::atomic<std::int32_t> &child : page->children) {
+        const std::int32_t child_pid = child.load(std::memory_order_relaxed);
+        if (child_pid != 0) look_at(child_pid);
+    }
+    descriptor->provenance.store(sharer != 0 ? Descriptor::inherited : Descriptor::opened_here,
+                                 std::memory_order_relaxed);
+    if (sharer != 0) publish(fd, identity, *descriptor, family, sharer);
 }
 
 bool adopt(int fd) noexcept {
@@ -159,6 +212,10 @@ void adopt_from_environment() noexcept {
         struct stat status {};
         if (identity.packed() == 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) continue;
         track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
+        if (*text == 'p') {
+            ++text;
+            if (!another_process) note_posix_lock(fd, identity.file);
+        }
         // An exec'd image is found again by its pid; a spawned one has to say that it shares.
         if (!another_process || !enter(me)) continue;
         introduce_sharer(me, process.identity.pid, {}, fd, identity.file, identity.description);
@@ -178,25 +235,21 @@ bool session_variable(Thread &me, char (&out)[kSessionVariableBytes]) noexcept {
     const std::uint32_t image = vforked || attached(me) ? process.identity.process : 0;
     text << "PLANLOOP_SESSION=" << settings.session << "!" << pid << "." << image;
     bool any = false;
-    for (int page_number = 0; page_number < kMostDescriptors / kDescriptorsPerPage; ++page_number) {
-        const DescriptorPage *page = descriptor_pages[page_number].load(std::memory_order_acquire);
-        for (int i = 0; page != nullptr && i < kDescriptorsPerPage; ++i) {
-            const Identity identity = Identity::unpack(page->descriptors[i].ids.load(std::memory_order_acquire));
-            if (identity.packed() == 0) continue;
-            const int fd = page_number * kDescriptorsPerPage + i;
-            const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFD);
-            struct stat status {};
-            if (flags < 0 || (flags & FD_CLOEXEC) != 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) continue;
-            if (status.st_dev != page->descriptors[i].device || status.st_ino != page->descriptors[i].inode) continue;
-            const std::size_t before = text.length();
-            text << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
-            if (!text.whole()) {  // the supervisor finds the rest in /proc
-                text.cut_back(before);
-                return any;
-            }
+    for_each_tracked([&](int fd, const Descriptor &descriptor) {
+        const Identity identity = Identity::unpack(descriptor.ids.load(std::memory_order_acquire));
+        const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFD);
+        struct stat status {};
+        if (flags < 0 || (flags & FD_CLOEXEC) != 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return;
+        if (status.st_dev != descriptor.device || status.st_ino != descriptor.inode || !text.whole()) return;
+        const std::size_t before = text.length();
+        text << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
+        if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) text << "p";
+        if (text.whole()) {
             any = true;
+        } else {
+            text.cut_back(before);  // the supervisor finds the rest in /proc
         }
-    }
+    });
     return any;
 }
 

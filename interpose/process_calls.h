@@ -10,6 +10,9 @@ namespace planloop::shim {
 // what is shared already. True when the child will share descriptors that matter.
 bool prepare_fork() noexcept;
 
+// After a child was made: it may share descriptors on which no lock has been taken yet.
+void note_child(std::int32_t child) noexcept;
+
 // Before the process ends by itself; recorded once.
 void note_exit(wire::ExitCause cause, int status) noexcept;
 

@@ -19,6 +19,13 @@ bool prepare_fork() noexcept {
     return adopt_all() || attached(thread);
 }
 
+void note_child(std::int32_t child) noexcept {
+    ForkPage *page = process.page.load(std::memory_order_acquire);
+    if (page == nullptr || child <= 0) return;
+    const std::uint32_t place = page->next_child.fetch_add(1, std::memory_order_relaxed) % kRememberedChildren;
+    page->children[place].store(child, std::memory_order_relaxed);
+}
+
 void note_exit(wire::ExitCause cause, int status) noexcept {
     Thread &me = thread;
     if (!settings.enabled || in_vfork_child(me)) return;
@@ -53,9 +60,14 @@ __attribute__((destructor)) void finish() {
 
 template <Symbol symbol>
 pid_t hook_fork() {
-    const bool concerns_locks = prepare_fork();
+    // Attached before the fork, since a stream's records stand in the order of their times.
+    const bool concerns_locks = prepare_fork() && enter(thread);
     const std::uint64_t before = concerns_locks ? process.spool.ticks() : 0;
     const pid_t child = real<symbol>()();
+    if (settings.enabled && child > 0) {
+        note_child(child);
+        if (attached(thread)) note_open_descriptors();
+    }
     if (concerns_locks && child > 0) {
         Thread &me = thread;
         if (tracked_mask.load(std::memory_order_relaxed) != 0) announce_sharing(child);

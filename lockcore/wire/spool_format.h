@@ -58,8 +58,10 @@ struct InheritedLock {
     std::uint32_t file;
     std::uint64_t device;
     std::uint64_t inode;
-    std::int32_t taker;  // pid that took it
-    std::int32_t fd;     // its number there; usually the same elsewhere
+    std::int32_t taker;   // pid that took it
+    std::int32_t fd;      // its number there; usually the same elsewhere
+    std::int32_t sharer;  // pid of another process that had it then, under the same number
+    std::int32_t family;  // Family
 };
 inline constexpr std::uint32_t kInheritedLocks = 64;
 inline constexpr std::uint32_t kSharingPids = 256;
