@@ -65,7 +65,8 @@ class KilledWhileHolding : public Detector {
     Finding describe(const Found &found, std::int64_t from_utc_ns) const {
         Finding finding;
         finding.kind = "killed_while_holding";
-        finding.severity = Severity::warning;
+        // What others share and still hold protects as before.
+        finding.severity = found.locks.empty() ? Severity::info : Severity::warning;
         finding.from_ns = finding.to_ns = found.end.t_ns - from_utc_ns;
         const ProcessInfo &who = model().source.process(found.image);
         Participant participant{found.pid, found.pid, who.name, who.command_line, who.trace_id, {}, {}, {}};

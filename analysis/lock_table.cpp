@@ -18,7 +18,7 @@ Index LockTable::file(std::uint32_t id) {
 
 Index LockTable::make_file(const FileInfo &info, std::uint32_t id) {
     const auto next = static_cast<Index>(files_.size());
-    Index index = next;
+    Index index{};
     File file;
     std::fill(std::begin(file.locks), std::end(file.locks), kNone);
     if (!info.lock_id.empty()) {

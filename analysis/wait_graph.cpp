@@ -141,7 +141,8 @@ class WaitGraph::Knot {
   public:
     Knot(const WaitGraph &graph, const std::vector<Index> &members) : graph_(graph), model_(graph.model_) {
         for (const Index member : members) add(member);
-        for (std::size_t at = 0; at < threads_.size(); ++at) expand(threads_[at]);
+        std::size_t next = 0;  // expanding adds more
+        while (next < threads_.size()) expand(threads_[next++]);
         stuck_.assign(threads_.size(), true);
         for (bool changed = true; changed;) {
             changed = false;

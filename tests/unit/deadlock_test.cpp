@@ -167,6 +167,7 @@ TEST(Deadlock, MereContentionIsNone) {
     Scene scene;
     add_files(scene, 2);
     std::vector<Actor> actors;
+    actors.reserve(30);
     for (std::int32_t i = 0; i < 30; ++i) actors.push_back(scene.process(100 + i, "x"));
     for (int round = 0; round < 20; ++round) {
         std::vector<std::uint64_t> waits;

@@ -41,6 +41,7 @@ Scene chaos(unsigned seed) {
     Scene scene;
     for (std::uint32_t i = 1; i <= 4; ++i) scene.file(i, "/tmp/" + std::to_string(i), 1000 + i);
     std::vector<Actor> actors;
+    actors.reserve(64);
     std::int32_t pid = 100;
     for (int i = 0; i < 5; ++i) actors.push_back(scene.process(++pid, "x"));
     std::vector<std::uint64_t> open(100, 0);
