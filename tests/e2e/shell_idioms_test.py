@@ -14,7 +14,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import PATIENCE_S, TracedTest, kernel_holders, wait_for_end
+from harness import PATIENCE_S, TracedTest, kernel_holders, wait_for_end, wait_until
 
 SLACK_NS = 10_000_000  # between two clocks of one machine, and for what /proc tells while it changes
 
@@ -85,12 +85,31 @@ class ShellIdioms(TracedTest):
         return counts
 
     def compare(self, session, lock):
+        """How many processes hold the lock, which report and kernel agree on.
+
+        A shell may still be on its way back from fork(2) when its child says `step`: what it is about to record comes
+        a moment later.
+        """
         before = time.time_ns()
         kernel = kernel_holders(processes_of(session), lock)
         after = time.time_ns()
         (self.seen if kernel else self.unseen).append(before if kernel else after)
-        self.assertEqual(self.report().holders(lock) if self.spools else set(), kernel)
+        self.wait_for_holders(lock, kernel)
         return len(kernel)
+
+    def wait_for_holders(self, lock, expected):
+        holders = None
+
+        def agree():
+            nonlocal holders
+            holders = self.report().holders(lock) if self.spools else set()
+            return holders == expected
+
+        try:
+            wait_until("the report's holders are the kernel's", agree)
+        except AssertionError:
+            self.assertEqual(holders, expected)
+            raise
 
     def check_ends(self):
         """Every hold that ended did so after the kernel was last seen to know it and before it was first seen not to."""
@@ -186,7 +205,7 @@ class ShellIdioms(TracedTest):
                 os.kill(victim, signal.SIGKILL)
                 wait_for_end(victim)
                 self.assertIn("over", run.stdout.readline())
-                self.assertEqual(self.report().holders(lock), set())
+                self.wait_for_holders(lock, set())
                 run.stdin.write("go\n")
                 run.stdin.close()
                 run.wait()
@@ -196,11 +215,11 @@ class ShellIdioms(TracedTest):
     def test_killed_flock_command_whose_child_holds_on(self):
         run, lock = self.killed_holder("bash", "flock f sh -c 'echo step; read go'; true")
         both = kernel_holders(processes_of(run.pid), lock)
-        self.assertEqual(self.report().holders(lock), both)
+        self.wait_for_holders(lock, both)
         taker = next(pid for pid in both if Path(f"/proc/{pid}/comm").read_text() == "flock\n")
         os.kill(taker, signal.SIGKILL)
         wait_for_end(taker)
-        self.assertEqual(self.report().holders(lock), both - {taker})
+        self.wait_for_holders(lock, both - {taker})
         self.assertEqual(self.report().held[0]["acquired_by"]["pid"], taker)
 
 
