@@ -1,6 +1,6 @@
 // One loop of system calls, timed by itself: what side_by_side runs bare, with the shim and under strace.
 //
-//     lock_workload NAME ITERATIONS        prints the median time of an iteration, in ns
+//     lock_workload NAME ITERATIONS        prints two times of an iteration in ns, medians over batches: see Stopwatch
 //
 // Works on files in the current folder. A process measures one thing and ends, so that no measurement inherits
 // descriptors, mappings or caches from another.
@@ -20,11 +20,43 @@
 
 namespace {
 
-double now_ns() {
+double clock_ns(clockid_t clock) {
     timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
 }
+
+// How often this thread has slept.
+long sleeps() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+struct Time {
+    double own_ns = 0, whole_ns = 0;
+    Time &operator+=(const Time &other) {
+        own_ns += other.own_ns;
+        whole_ns += other.whole_ns;
+        return *this;
+    }
+};
+
+// Two times of this thread. Its own: what it computed, in the kernel too, so that other programs on the machine do not
+// count; but the whole time if it slept, since whoever waits for a disk computes nothing. And the whole.
+class Stopwatch {
+  public:
+    Time time() const {
+        const double computed = clock_ns(CLOCK_THREAD_CPUTIME_ID) - computed_;
+        const double whole = clock_ns(CLOCK_MONOTONIC) - begun_;
+        return {sleeps() == sleeps_ ? computed : whole, whole};
+    }
+
+  private:
+    long sleeps_ = sleeps();
+    double begun_ = clock_ns(CLOCK_MONOTONIC);
+    double computed_ = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+};
 
 [[noreturn]] void fail(const char *what) {
     std::perror(what);
@@ -37,8 +69,8 @@ void must(long result, const char *what) {
 
 // The least that a program does with a file between two calls, without any call of its own.
 void work_1us() {
-    const double end = now_ns() + 1000;
-    while (now_ns() < end) {
+    const double end = clock_ns(CLOCK_MONOTONIC) + 1000;
+    while (clock_ns(CLOCK_MONOTONIC) < end) {
     }
 }
 
@@ -62,29 +94,29 @@ int open_lock_file() {
 }
 
 template <Family family>
-double pair(long iterations) {
+Time pair(long iterations) {
     const int fd = open_lock_file();
-    const double begin = now_ns();
+    const Stopwatch watch;
     for (long i = 0; i < iterations; ++i) {
         lock_file(family, fd, true);
         lock_file(family, fd, false);
     }
-    const double took = now_ns() - begin;
+    const Time took = watch.time();
     close(fd);
     return took;
 }
 
 // Held for a microsecond.
 template <Family family>
-double held(long iterations) {
+Time held(long iterations) {
     const int fd = open_lock_file();
-    const double begin = now_ns();
+    const Stopwatch watch;
     for (long i = 0; i < iterations; ++i) {
         lock_file(family, fd, true);
         work_1us();
         lock_file(family, fd, false);
     }
-    const double took = now_ns() - begin;
+    const Time took = watch.time();
     close(fd);
     return took;
 }
@@ -92,61 +124,61 @@ double held(long iterations) {
 // A microsecond between a release and the next acquisition: the shim can then no longer be sure that the descriptor
 // still means the same file, and has to ask.
 template <Family family>
-double apart(long iterations) {
+Time apart(long iterations) {
     const int fd = open_lock_file();
-    const double begin = now_ns();
+    const Stopwatch watch;
     for (long i = 0; i < iterations; ++i) {
         lock_file(family, fd, true);
         lock_file(family, fd, false);
         work_1us();
     }
-    const double took = now_ns() - begin;
+    const Time took = watch.time();
     close(fd);
     return took;
 }
 
 template <Family family>
-double cycle(long iterations) {
+Time cycle(long iterations) {
     close(open_lock_file());
-    const double begin = now_ns();
+    const Stopwatch watch;
     for (long i = 0; i < iterations; ++i) {
         const int fd = open("lock", O_RDWR | O_CLOEXEC);
         lock_file(family, fd, true);
         lock_file(family, fd, false);
         close(fd);
     }
-    return now_ns() - begin;
+    return watch.time();
 }
 
-// Descriptor calls by the hundred, so that only the one in question is timed.
-constexpr int kRow = 200;
+// Descriptor calls by the hundred, so that little but the one in question is timed.
+constexpr int kRow = 800;
 constexpr int kFirst = 100;
 
 void close_row() {
     must(syscall(SYS_close_range, kFirst, kFirst + kRow - 1, 0), "close_range");
 }
 
-double close_alone(long iterations) {
+Time close_alone(long iterations) {
     const int original = open_lock_file();
-    double took = 0;
+    Time took;
     for (long done = 0; done < iterations; done += kRow) {
         for (int i = 0; i < kRow; ++i) must(syscall(SYS_dup3, original, kFirst + i, 0), "dup3");
-        const double begin = now_ns();
+        const Stopwatch watch;
         for (int i = 0; i < kRow; ++i) close(kFirst + i);
-        took += now_ns() - begin;
+        took += watch.time();
     }
     close(original);
     return took;
 }
 
-double dup_alone(long iterations) {
+Time dup_alone(long iterations) {
     const int original = open_lock_file();
     std::vector<int> copies(kRow);
-    double took = 0;
+    Time took;
     for (long done = 0; done < iterations; done += kRow) {
-        const double begin = now_ns();
+        const Stopwatch watch;
         for (int &copy : copies) copy = dup(original);
-        took += now_ns() - begin;
+        took += watch.time();
         must(copies.back(), "dup");
         for (const int copy : copies) syscall(SYS_close, copy);
     }
@@ -154,35 +186,47 @@ double dup_alone(long iterations) {
     return took;
 }
 
-double dup2_alone(long iterations) {
+Time dup2_alone(long iterations) {
     const int original = open_lock_file();
-    double took = 0;
+    Time took;
     for (long done = 0; done < iterations; done += kRow) {
-        const double begin = now_ns();
+        const Stopwatch watch;
         for (int i = 0; i < kRow; ++i) dup2(original, kFirst + i);
-        took += now_ns() - begin;
+        took += watch.time();
         close_row();
     }
     close(original);
     return took;
 }
 
-double fork_and_wait(long iterations) {
-    const double begin = now_ns();
+double children_ns() {
+    rusage usage{};
+    getrusage(RUSAGE_CHILDREN, &usage);
+    const auto ns = [](const timeval &time) {
+        return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_usec) * 1e3;
+    };
+    return ns(usage.ru_utime) + ns(usage.ru_stime);
+}
+
+// Its own time is the parent's and the children's together: the parent sleeps while they compute.
+Time fork_and_wait(long iterations) {
+    const double children = children_ns();
+    const double computed = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    const double begun = clock_ns(CLOCK_MONOTONIC);
     for (long i = 0; i < iterations; ++i) {
         const pid_t child = fork();
         must(child, "fork");
         if (child == 0) _exit(0);
         waitpid(child, nullptr, 0);
     }
-    return now_ns() - begin;
+    return {clock_ns(CLOCK_THREAD_CPUTIME_ID) - computed + children_ns() - children, clock_ns(CLOCK_MONOTONIC) - begun};
 }
 
-// `batch` iterations take a millisecond or so: short enough to be over before the scheduler comes by, and in the loops
-// that record long enough to fill a chunk of the largest size, so that each batch pays for one.
+// `batch` iterations take a millisecond or so; in the loops that record they fill a chunk of the largest size, so that
+// each batch pays for one.
 struct Workload {
     const char *name;
-    double (*run)(long iterations);  // ns for so many iterations
+    Time (*run)(long iterations);
     long batch;
 };
 
@@ -199,18 +243,11 @@ constexpr Workload kWorkloads[] = {
     {"flock_cycle", cycle<Family::flock>, 1400},
     {"posix_cycle", cycle<Family::posix>, 1400},
     {"ofd_cycle", cycle<Family::ofd>, 1400},
-    {"close", close_alone, 20 * kRow},
-    {"dup", dup_alone, 20 * kRow},
-    {"dup2", dup2_alone, 20 * kRow},
-    {"fork", fork_and_wait, 10},
+    {"close", close_alone, 5 * kRow},
+    {"dup", dup_alone, 5 * kRow},
+    {"dup2", dup2_alone, 5 * kRow},
+    {"fork", fork_and_wait, 40},
 };
-
-// How often the scheduler took the processor away from us while we wanted it.
-long preemptions() {
-    rusage usage{};
-    getrusage(RUSAGE_THREAD, &usage);
-    return usage.ru_nivcsw;
-}
 
 double median(std::vector<double> &times) {
     const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
@@ -218,17 +255,15 @@ double median(std::vector<double> &times) {
     return *middle;
 }
 
-// Of the batches that nobody broke into; of all, if somebody broke into nearly every one.
-double measure(const Workload &workload, long iterations) {
+Time measure(const Workload &workload, long iterations) {
     static_cast<void>(workload.run(workload.batch));  // page tables, caches, the shim's first call and small chunks
-    std::vector<double> clean, all;
+    std::vector<double> own, whole;
     for (long done = 0; done < iterations; done += workload.batch) {
-        const long before = preemptions();
-        const double took = workload.run(workload.batch) / static_cast<double>(workload.batch);
-        if (preemptions() == before) clean.push_back(took);
-        all.push_back(took);
+        const Time took = workload.run(workload.batch);
+        own.push_back(took.own_ns / static_cast<double>(workload.batch));
+        whole.push_back(took.whole_ns / static_cast<double>(workload.batch));
     }
-    return median(clean.size() * 4 >= all.size() ? clean : all);
+    return {median(own), median(whole)};
 }
 
 }  // namespace
@@ -237,7 +272,8 @@ int main(int argc, char **argv) {
     const long iterations = argc == 3 ? std::atol(argv[2]) : 0;
     for (const Workload &workload : kWorkloads) {
         if (iterations <= 0 || std::strcmp(workload.name, argv[1]) != 0) continue;
-        std::printf("%.3f\n", measure(workload, iterations));
+        const Time time = measure(workload, iterations);
+        std::printf("%.3f %.3f\n", time.own_ns, time.whole_ns);
         return 0;
     }
     std::fputs("usage: lock_workload NAME ITERATIONS\n", stderr);

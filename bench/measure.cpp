@@ -147,8 +147,11 @@ Result<Measured> Bench::run(const std::string &name, long iterations, With with)
     Command command(std::move(arguments), environment(with));
     if (auto done = command.run(redirection.get()); !done) return done.error();
     Measured measured;
-    measured.ns = std::strtod(read_small(output).c_str(), nullptr);
-    if (measured.ns <= 0) return Error{workload_ + " " + name + ": told no time"};
+    const std::string told = read_small(output);
+    char *rest = nullptr;
+    measured.own_ns = std::strtod(told.c_str(), &rest);
+    measured.whole_ns = std::strtod(rest, nullptr);
+    if (measured.own_ns <= 0 || measured.whole_ns <= 0) return Error{workload_ + " " + name + ": told no time"};
     measured.recorded = take_spool();
     return measured;
 }

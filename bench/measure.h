@@ -23,7 +23,7 @@ struct Recorded {
 };
 
 struct Measured {
-    double ns = 0;  // for one iteration
+    double own_ns = 0, whole_ns = 0;  // of one iteration, as lock_workload tells them
     Recorded recorded;
 };
 
