@@ -62,8 +62,15 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     HoldEnd end = ended_by(event, Reason::close);
     end.image = event.process;
     end.certainty = EndCertainty::approximate;
-    Index description = model_.table.description_at(process, event.fd);
-    if (event.file != 0) description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
+    Index description = kNone;
+    if (event.process == 0) {  // a supervisor's word, which has no part in it
+        description = model_.table.find_description(event.description);
+    } else {
+        description = model_.table.description_at(process, event.fd);
+        if (event.file != 0) {
+            description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
+        }
+    }
     if (lost != kNone) description_lost(lost, end);
     if (description == kNone || event.other <= 0) return;
     const auto pid = static_cast<std::int32_t>(event.other);

@@ -97,6 +97,7 @@ class ProcessTable {
     // behind our back and nobody has its description any more.
     Index description_of(Index process, const Event &event, Index file, Index &lost);
     Index description_at(Index process, std::int64_t fd) const;
+    Index find_description(std::uint32_t number) const { return by_number_.find(number); }
     // Each returns the description that nobody has any more, or kNone.
     Index set_descriptor(Index process, std::int64_t fd, Index description, bool inherited);
     Index drop_descriptor(Index process, std::int64_t fd);

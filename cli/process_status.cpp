@@ -3,7 +3,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -24,6 +27,7 @@ std::optional<ProcessStatus> process_status(pid_t pid) {
     ProcessStatus status;
     status.state = text[0];
     for (int field = 3; field < 22; ++field) {
+        if (field == 4) std::from_chars(text.data(), text.data() + text.size(), status.parent);
         const std::size_t space = text.find(' ');
         if (space == std::string_view::npos) return std::nullopt;
         text.remove_prefix(space + 1);
@@ -31,6 +35,15 @@ std::optional<ProcessStatus> process_status(pid_t pid) {
     const auto parsed = std::from_chars(text.data(), text.data() + text.size(), status.start_time);
     if (parsed.ec != std::errc()) return std::nullopt;
     return status;
+}
+
+std::string command_line(pid_t pid) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline", std::ios::binary);
+    std::string words{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    while (!words.empty() && words.back() == '\0') words.pop_back();
+    std::replace(words.begin(), words.end(), '\0', ' ');
+    constexpr std::size_t kMost = 4096;
+    return words.substr(0, kMost);
 }
 
 bool process_runs(pid_t pid, std::uint64_t start_time) {

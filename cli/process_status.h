@@ -6,15 +6,20 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 namespace planloop::cli {
 
 struct ProcessStatus {
-    char state = 0;                // as ps shows it: R, S, D, T, Z …
+    char state = 0;  // as ps shows it: R, S, D, T, Z …
+    pid_t parent = 0;
     std::uint64_t start_time = 0;  // clock ticks since boot; with the pid it names a process for good
 };
 
-// proc_pid_stat(5), fields 3 and 22.
+// The arguments it was started with, parted by spaces; empty when it is gone or hidden.
+std::string command_line(pid_t pid);
+
+// proc_pid_stat(5), fields 3, 4 and 22.
 std::optional<ProcessStatus> process_status(pid_t pid);
 
 // Whether that very process still runs; a zombie has closed its files and does not. `start_time` 0: any process.

@@ -59,6 +59,10 @@ bool ProcessWatch::look() {
     return look_at_streams() || sharing;
 }
 
+void ProcessWatch::add_other(pid_t pid) {
+    if (watched_.find(pid) == watched_.end()) watch(pid, 0);
+}
+
 bool ProcessWatch::look_at_sharing() {
     const wire::SpoolHeader &header = spool_.header();
     const std::uint32_t announced = header.next_sharing.load(std::memory_order_acquire);
@@ -66,7 +70,7 @@ bool ProcessWatch::look_at_sharing() {
     if (announced - sharing_seen_ > wire::kSharingPids) sharing_seen_ = announced - wire::kSharingPids;
     for (; sharing_seen_ != announced; ++sharing_seen_) {
         const pid_t pid = header.sharing[sharing_seen_ % wire::kSharingPids].load(std::memory_order_acquire);
-        if (pid > 0 && watched_.find(pid) == watched_.end()) watch(pid, 0);
+        if (pid > 0) add_other(pid);
     }
     return true;
 }

@@ -31,6 +31,7 @@ class SupervisedSpool {
 
     std::string path() const { return writer_.path(); }
     const wire::SpoolHeader &header() const noexcept { return writer_.header(); }
+    wire::SpoolHeader &header() noexcept { return writer_.header(); }
     std::uint64_t ticks() const noexcept { return writer_.ticks(); }
     // Grows when a process attaches, or a thread needs room: a cheap sign that there is something new.
     std::uint64_t claimed_bytes() const noexcept;
@@ -43,6 +44,8 @@ class SupervisedSpool {
 
     // `died_at`: ticks(). `wait_status` -1 and `start_time` 0: not known.
     void write_ended(pid_t pid, std::uint64_t start_time, int wait_status, std::uint64_t died_at) noexcept;
+    // `pid` has the description of a published lock as its descriptor `fd`. Published too, so that its shim looks out.
+    void write_sharer(const wire::InheritedLock &lock, pid_t pid, int fd) noexcept;
     void write_not_traced(pid_t pid, wire::NotTracedCause cause, const std::string &path) noexcept;
 
   private:

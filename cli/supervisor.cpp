@@ -15,6 +15,7 @@
 
 #include "cli/process_status.h"
 #include "cli/process_watch.h"
+#include "cli/share_scan.h"
 
 namespace planloop::cli {
 namespace {
@@ -67,7 +68,8 @@ class Supervisor {
           epoll_fd_(epoll_fd),
           signal_fd_(signal_fd),
           finished_fd_(finished_fd),
-          watch_(spool, epoll_fd) {
+          watch_(spool, epoll_fd),
+          shares_(spool, watch_) {
         if (child.pidfd >= 0) watch_.add_child(child.pid, child.pidfd);
         add_to(epoll_fd, signal_fd, kSignals);
         add_to(epoll_fd, finished_fd, kFinished);
@@ -94,7 +96,8 @@ class Supervisor {
         spool_.reserve_ahead();
         if (spool_.try_to_lead()) {
             if (!export_) export_ = LiveExport::start(session_, spool_.path(), true, finished_fd_);
-            const bool any = watch_.look();
+            const bool shares = shares_.look();
+            const bool any = watch_.look() || shares;
             look_ms_ = any ? kBusyLookMs : std::min(look_ms_ + 1, kIdleLookMs);
         } else {
             look_ms_ = kIdleLookMs;
@@ -160,6 +163,7 @@ class Supervisor {
     pid_t child_;
     int epoll_fd_, signal_fd_, finished_fd_;
     ProcessWatch watch_;
+    ShareScan shares_;
     std::optional<LiveExport> export_;
     std::optional<int> wait_status_;
     std::chrono::steady_clock::time_point give_up_at_;

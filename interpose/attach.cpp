@@ -58,7 +58,6 @@ bool attach(Thread &me, ForkPage &page) noexcept {
     process.identity.pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
     process.identity.process = process.spool.header().next_process.fetch_add(1, std::memory_order_relaxed);
     join(me, process.identity.process);
-    note_open_descriptors();
     introduce_self(me, parent_image);
     page.image.store(process.identity.process, std::memory_order_release);
     return true;

@@ -1,5 +1,6 @@
 #include "interpose/descriptors.h"
 
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -35,9 +36,11 @@ constexpr std::uint32_t kBusy = ~0u;
 constexpr std::size_t kKnownFiles = 1024;
 KnownFile known_files[kKnownFiles];
 
-constexpr int kNotedDescriptors = 1024;
-std::uint64_t open_at_attach[kNotedDescriptors / 64];
-bool open_at_attach_known;
+// Bit fd - kFirstNoted: that number was open at the start or a fork. The standard streams always count as shared.
+constexpr int kFirstNoted = 3;
+constexpr int kNoted = 64;
+std::atomic<std::uint64_t> open_before{~std::uint64_t{0}};
+std::atomic<bool> open_before_known;
 
 Descriptor *slot_for(int fd) noexcept {
     if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kMostDescriptors)) return nullptr;
@@ -110,10 +113,14 @@ bool another_descriptor_of(int fd, std::uint64_t device, std::uint64_t inode) no
     return descriptor != nullptr && descriptor->device == device && descriptor->inode == inode;
 }
 
+std::uint64_t noted_bit(int fd) noexcept {
+    return fd >= kFirstNoted && fd < kFirstNoted + kNoted ? std::uint64_t{1} << (fd - kFirstNoted) : 0;
+}
+
 Descriptor::Provenance provenance_of(int fd) noexcept {
-    if (!open_at_attach_known) return Descriptor::found_open;
-    if (fd >= kNotedDescriptors) return Descriptor::found_open;
-    return (open_at_attach[fd / 64] >> (fd % 64) & 1) != 0 ? Descriptor::found_open : Descriptor::opened_here;
+    const std::uint64_t bit = noted_bit(fd);
+    return bit == 0 || (open_before.load(std::memory_order_relaxed) & bit) != 0 ? Descriptor::found_open
+                                                                                : Descriptor::opened_here;
 }
 
 }  // namespace
@@ -185,16 +192,25 @@ void track_copy(int original, int copy) noexcept {
 }
 
 void untrack(int fd) noexcept {
-    if (fd >= 0 && fd < kNotedDescriptors && provenance_of(fd) == Descriptor::found_open) {
-        std::atomic_ref<std::uint64_t>(open_at_attach[fd / 64]).fetch_and(~(std::uint64_t{1} << (fd % 64)));
-    }
+    if (const std::uint64_t bit = noted_bit(fd)) open_before.fetch_and(~bit, std::memory_order_relaxed);
     if (Descriptor *descriptor = find_descriptor(fd)) descriptor->ids.store(0, std::memory_order_release);
 }
 
 void note_open_descriptors() noexcept {
-    open_at_attach_known = for_each_open_descriptor([](int fd) {
-        if (fd < kNotedDescriptors) open_at_attach[fd / 64] |= std::uint64_t{1} << (fd % 64);
-    });
+    pollfd descriptors[kNoted];
+    for (int i = 0; i < kNoted; ++i) descriptors[i] = {kFirstNoted + i, 0, 0};
+    constexpr timespec kNoWait{};
+    if (wire::raw_syscall(SYS_ppoll, descriptors, kNoted, &kNoWait, nullptr, 0) < 0) return;
+    std::uint64_t open = 0;
+    for (int i = 0; i < kNoted; ++i) {
+        if ((descriptors[i].revents & POLLNVAL) == 0) open |= std::uint64_t{1} << i;
+    }
+    // At the start this says what is open; later it only adds.
+    if (open_before_known.exchange(true)) {
+        open_before.fetch_or(open, std::memory_order_relaxed);
+    } else {
+        open_before.store(open, std::memory_order_relaxed);
+    }
 }
 
 void note_posix_lock(int fd, std::uint32_t file) noexcept {

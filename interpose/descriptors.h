@@ -108,7 +108,8 @@ void track(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
 void track_copy(int original, int copy) noexcept;
 void untrack(int fd) noexcept;
 
-// Notes which descriptors are open while the image attaches or forks: only those can be shared with another process.
+// Notes which descriptors are open when the image starts and whenever it forks: only those can be shared with another
+// process. One system call; higher numbers than it looks at count as perhaps shared.
 void note_open_descriptors() noexcept;
 
 // Calls visit(fd, Descriptor) for every tracked descriptor.

@@ -65,13 +65,13 @@ std::int32_t own_pid() noexcept {
 bool is_published(const wire::InheritedLock &lock, int fd, std::uint64_t device, std::uint64_t inode,
                   const LockLine &line) noexcept {
     if (lock.description.load(std::memory_order_acquire) == 0 || lock.device != device || lock.inode != inode ||
-        lock.family != static_cast<std::int32_t>(line.family)) {
+        lock.family != static_cast<std::uint16_t>(line.family)) {
         return false;
     }
     if (line.family == wire::Family::flock) return lock.taker == line.taker;
     const std::int32_t self = own_pid();
     return compare(self, fd, lock.taker, lock.fd) == Shared::yes ||
-           compare(self, fd, lock.sharer, lock.fd) == Shared::yes;
+           (lock.sharer != 0 && compare(self, fd, lock.sharer, lock.fd) == Shared::yes);
 }
 
 void publish(int fd, Identity identity, const Descriptor &descriptor, wire::Family family,
@@ -86,8 +86,10 @@ void publish(int fd, Identity identity, const Descriptor &descriptor, wire::Fami
     lock.taker = process.identity.pid;
     lock.fd = fd;
     lock.sharer = sharer;
-    lock.family = static_cast<std::int32_t>(family);
+    lock.family = static_cast<std::uint16_t>(family);
+    lock.by_scan = 0;
     lock.description.store(identity.description, std::memory_order_release);
+    if (sharer == 0) return;
     header.inherited_fds.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_release);
 }
 
@@ -159,7 +161,7 @@ void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family
     }
     descriptor->provenance.store(sharer != 0 ? Descriptor::inherited : Descriptor::opened_here,
                                  std::memory_order_relaxed);
-    if (sharer != 0) publish(fd, identity, *descriptor, family, sharer);
+    publish(fd, identity, *descriptor, family, sharer);
 }
 
 bool adopt(int fd) noexcept {

@@ -49,6 +49,7 @@ __attribute__((constructor)) void start() {
     resolve_eager();
     read_settings();
     if (!settings.enabled) return;
+    note_open_descriptors();
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
     if (settings.inherits) adopt_from_environment();
 }
@@ -62,12 +63,10 @@ template <Symbol symbol>
 pid_t hook_fork() {
     // Attached before the fork, since a stream's records stand in the order of their times.
     const bool concerns_locks = prepare_fork() && enter(thread);
+    if (settings.enabled) note_open_descriptors();
     const std::uint64_t before = concerns_locks ? process.spool.ticks() : 0;
     const pid_t child = real<symbol>()();
-    if (settings.enabled && child > 0) {
-        note_child(child);
-        if (attached(thread)) note_open_descriptors();
-    }
+    if (settings.enabled && child > 0) note_child(child);
     if (concerns_locks && child > 0) {
         Thread &me = thread;
         if (tracked_mask.load(std::memory_order_relaxed) != 0) announce_sharing(child);

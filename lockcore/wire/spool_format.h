@@ -52,19 +52,20 @@ struct Calibration {
 // Why an event was not recorded. Each counts what would have been one Record.
 enum class Drop : std::uint32_t { no_space, size_limit, no_mapping, reentered, too_long, count };
 
-// A lock taken through an inherited descriptor: what another process needs to recognise it among its own descriptors.
+// A lock taken through a descriptor that may be shared: what another process needs to recognise it among its own.
 struct InheritedLock {
     std::atomic<std::uint32_t> description;  // 0: being written
     std::uint32_t file;
     std::uint64_t device;
     std::uint64_t inode;
-    std::int32_t taker;   // pid that took it
-    std::int32_t fd;      // its number there; usually the same elsewhere
-    std::int32_t sharer;  // pid of another process that had it then, under the same number
-    std::int32_t family;  // Family
+    std::int32_t taker;     // pid that took it
+    std::int32_t fd;        // its number there; usually the same elsewhere
+    std::int32_t sharer;    // pid of another process that has it too, under the same number; 0: none is known
+    std::uint16_t family;   // Family
+    std::uint16_t by_scan;  // 1: the supervisor found it in /proc
 };
 inline constexpr std::uint32_t kInheritedLocks = 64;
-inline constexpr std::uint32_t kSharingPids = 256;
+inline constexpr std::uint32_t kSharingPids = 64;
 
 struct SpoolHeader {
     char magic[8];
