@@ -20,7 +20,11 @@ void note_duplicate(int original, int copy) noexcept;
 // dup2 and dup3: `copy` is closed first if it is open, which is taken back when the real call fails.
 template <class Real>
 long record_replace(int original, int copy, Real real_call) {
-    if (original == copy || (!may_concern_locks(original) && !may_concern_locks(copy))) return real_call();
+    if (original == copy || (!may_concern_locks(original) && !may_concern_locks(copy))) {
+        const long untracked = real_call();
+        if (untracked >= 0) note_duplicate(original, copy);
+        return untracked;
+    }
     const Descriptor *old = find_descriptor(copy);
     const std::uint64_t ids = old != nullptr ? old->ids.load(std::memory_order_relaxed) : 0;
     const Descriptor before{ids, old != nullptr ? old->device : 0, old != nullptr ? old->inode : 0,

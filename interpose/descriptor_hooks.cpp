@@ -48,8 +48,10 @@ void let_go_range(unsigned first, unsigned last, wire::CloseCause cause) noexcep
 
 void note_duplicate(int original, int copy) noexcept {
     Thread &me = thread;
-    if (original == copy || !may_concern_locks(original) || in_vfork_child(me)) return;
-    if (!adopt(original)) return;
+    if (original == copy) return;
+    if (!may_concern_locks(original)) return note_untracked_copy(original, copy);
+    if (in_vfork_child(me)) return;
+    if (!adopt(original)) return note_untracked_copy(original, copy);
     const Descriptor *descriptor = find_descriptor(original);
     if (descriptor == nullptr || !enter(me)) return;
     const Identity identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));

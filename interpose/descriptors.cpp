@@ -41,6 +41,7 @@ constexpr int kFirstNoted = 3;
 constexpr int kNoted = 64;
 std::atomic<std::uint64_t> open_before{~std::uint64_t{0}};
 std::atomic<bool> open_before_known;
+std::atomic<std::uint64_t> copied_mask;  // bit fd % 64: copied while nothing was known of it
 
 Descriptor *slot_for(int fd) noexcept {
     if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kMostDescriptors)) return nullptr;
@@ -123,6 +124,22 @@ Descriptor::Provenance provenance_of(int fd) noexcept {
                                                                                 : Descriptor::opened_here;
 }
 
+// Finds the other descriptors of this process that share the description of `fd`, which is tracked.
+void track_untracked_copies(Thread &me, int fd) noexcept {
+    const Descriptor *original = find_descriptor(fd);
+    if (original == nullptr) return;
+    const Identity identity = Identity::unpack(original->ids.load(std::memory_order_relaxed));
+    for_each_open_descriptor([&](int other) {
+        if (other == fd || find_descriptor(other) != nullptr || !same_description(fd, other)) return;
+        track_copy(fd, other);
+        write_note(me, {.kind = wire::RecordKind::duplicate,
+                        .fd = fd,
+                        .file = identity.file,
+                        .description = identity.description,
+                        .a = static_cast<std::uint64_t>(other)});
+    });
+}
+
 }  // namespace
 
 std::atomic<const std::atomic<std::uint64_t> *> shared_mask{&kNoMask};
@@ -136,6 +153,13 @@ std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_
     record_file(me, fd, {mine, mode, device, inode, generation});
     if (file != nullptr) set_known_file(*file, mine, device, inode, generation);
     return mine;
+}
+
+void note_untracked_copy(int original, int copy) noexcept {
+    const std::uint64_t bits = std::uint64_t{1} << (static_cast<unsigned>(original) % 64) |
+                               std::uint64_t{1} << (static_cast<unsigned>(copy) % 64);
+    if ((copied_mask.load(std::memory_order_relaxed) & bits) != bits)
+        copied_mask.fetch_or(bits, std::memory_order_relaxed);
 }
 
 Identity identify_slowly(Thread &me, int fd) noexcept {
@@ -169,6 +193,8 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
     }
     track(fd, identity, status.st_dev, status.st_ino, provenance);
     if (KnownFile *file = known_file(status.st_dev, status.st_ino)) file->fd.store(fd, std::memory_order_relaxed);
+    const bool copied = (copied_mask.load(std::memory_order_relaxed) >> (static_cast<unsigned>(fd) % 64) & 1) != 0;
+    if (copied || provenance != Descriptor::opened_here) track_untracked_copies(me, fd);
     return identity;
 }
 

@@ -84,6 +84,9 @@ inline Descriptor *find_descriptor(int fd) noexcept {
 // Asks the kernel and, at the first sight of a file, writes its record.
 Identity identify_slowly(Thread &me, int fd) noexcept;
 
+// A descriptor that is not tracked was copied: when a lock is taken on it or its copy, the other has to be found.
+void note_untracked_copy(int original, int copy) noexcept;
+
 // What `fd` means now, for an acquisition that begins at `now`.
 inline Identity identify(Thread &me, int fd, std::uint64_t now) noexcept {
     if (me.trusted_fd == fd && now - me.trusted_until < process.trust_ticks) {

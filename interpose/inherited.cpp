@@ -99,12 +99,16 @@ InheritedImage inherited_image() noexcept {
     return image_before;
 }
 
+bool same_description(int fd, int other) noexcept {
+    const std::int32_t self = own_pid();
+    return compare(self, fd, self, other) == Shared::yes;
+}
+
 std::uint32_t description_of_copy(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
     std::uint32_t description = 0;
-    const std::int32_t self = own_pid();
     for_each_tracked([&](int other, const Descriptor &descriptor) {
         if (description != 0 || other == fd || descriptor.device != device || descriptor.inode != inode) return;
-        if (compare(self, fd, self, other) != Shared::yes) return;
+        if (!same_description(fd, other)) return;
         description = Identity::unpack(descriptor.ids.load(std::memory_order_relaxed)).description;
     });
     return description;

@@ -34,6 +34,9 @@ InheritedImage inherited_image() noexcept;
 // Called by the constructor: starts to track what the environment says was inherited, and hides it from the program.
 void adopt_from_environment() noexcept;
 
+// Whether two descriptors of this process refer to one description, as far as kcmp(2) may tell.
+bool same_description(int fd, int other) noexcept;
+
 // The number of the description of `fd`, open on this file, if another tracked descriptor of this process shares it.
 std::uint32_t description_of_copy(int fd, std::uint64_t device, std::uint64_t inode) noexcept;
 
