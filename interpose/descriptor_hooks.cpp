@@ -140,7 +140,11 @@ int planloop_closedir(DIR *folder) {
 extern "C" int planloop_dup(int fd) PLANLOOP_EXPORT(dup);
 int planloop_dup(int fd) {
     const int copy = real<Symbol::dup>()(fd);
-    if (copy >= 0) note_duplicate(fd, copy);
+    if (__builtin_expect(!may_concern_locks(fd), 1)) {
+        if (copy >= 0) note_untracked_copy(fd, copy);
+    } else if (copy >= 0) {
+        note_duplicate(fd, copy);
+    }
     return copy;
 }
 

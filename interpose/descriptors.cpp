@@ -15,6 +15,7 @@ namespace planloop::shim {
 
 std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescriptorsPerPage];
 std::atomic<std::uint64_t> tracked_mask{0};
+std::atomic<std::uint64_t> copied_mask{0};  // bit fd % 64: copied while nothing was known of it
 
 namespace {
 
@@ -41,7 +42,6 @@ constexpr int kFirstNoted = 3;
 constexpr int kNoted = 64;
 std::atomic<std::uint64_t> open_before{~std::uint64_t{0}};
 std::atomic<bool> open_before_known;
-std::atomic<std::uint64_t> copied_mask;  // bit fd % 64: copied while nothing was known of it
 
 Descriptor *slot_for(int fd) noexcept {
     if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kMostDescriptors)) return nullptr;
@@ -153,13 +153,6 @@ std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_
     record_file(me, fd, {mine, mode, device, inode, generation});
     if (file != nullptr) set_known_file(*file, mine, device, inode, generation);
     return mine;
-}
-
-void note_untracked_copy(int original, int copy) noexcept {
-    const std::uint64_t bits = std::uint64_t{1} << (static_cast<unsigned>(original) % 64) |
-                               std::uint64_t{1} << (static_cast<unsigned>(copy) % 64);
-    if ((copied_mask.load(std::memory_order_relaxed) & bits) != bits)
-        copied_mask.fetch_or(bits, std::memory_order_relaxed);
 }
 
 Identity identify_slowly(Thread &me, int fd) noexcept {

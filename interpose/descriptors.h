@@ -85,7 +85,14 @@ inline Descriptor *find_descriptor(int fd) noexcept {
 Identity identify_slowly(Thread &me, int fd) noexcept;
 
 // A descriptor that is not tracked was copied: when a lock is taken on it or its copy, the other has to be found.
-void note_untracked_copy(int original, int copy) noexcept;
+extern std::atomic<std::uint64_t> copied_mask;
+inline void note_untracked_copy(int original, int copy) noexcept {
+    const std::uint64_t bits = std::uint64_t{1} << (static_cast<unsigned>(original) % 64) |
+                               std::uint64_t{1} << (static_cast<unsigned>(copy) % 64);
+    if ((copied_mask.load(std::memory_order_relaxed) & bits) != bits) {
+        copied_mask.fetch_or(bits, std::memory_order_relaxed);
+    }
+}
 
 // What `fd` means now, for an acquisition that begins at `now`.
 inline Identity identify(Thread &me, int fd, std::uint64_t now) noexcept {

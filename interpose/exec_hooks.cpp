@@ -14,6 +14,7 @@
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
 #include "interpose/settings.h"
+#include "lockcore/wire/executable.h"
 
 namespace planloop::shim {
 
@@ -49,6 +50,50 @@ void ExecRecord::failed() noexcept {
 }
 
 namespace {
+
+// A program in which the shim cannot be is named in the trace, since its locks will be missing there. In a vfork child
+// this writes into the stream of the parent's thread, which sleeps until the child is gone, and whose memory it is.
+void note_if_untraceable(const char *path) noexcept {
+    if (!settings.enabled || path == nullptr) return;
+    const wire::PreloadObstacle obstacle = wire::obstacle_to_preload(path);
+    if (!obstacle.found) return;
+    Thread &me = thread;
+    const std::int32_t vfork_parent = me.vfork_parent;
+    me.vfork_parent = 0;
+    if (open_spool() && (vfork_parent == 0 || attached(me)) && enter(me)) {
+        const wire::TextPiece text{obstacle.path, std::strlen(obstacle.path) + 1};
+        if (wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), &text, 1)) {
+            record->kind = wire::RecordKind::not_traced;
+            record->begin = process.spool.ticks();
+            record->a = static_cast<std::uint64_t>(wire::raw_syscall(SYS_getpid));
+            record->b = static_cast<std::uint64_t>(obstacle.cause);
+            me.stream.publish(record, wire::State::complete);
+        }
+    }
+    me.vfork_parent = vfork_parent;
+}
+
+// As execvp(3) searches: the first file of that name in $PATH that may be run.
+void note_if_untraceable_in_path(const char *file) noexcept {
+    if (!settings.enabled || file == nullptr || std::strchr(file, '/') != nullptr) return note_if_untraceable(file);
+    constexpr char kName[] = "PATH=";
+    const char *folders = "/bin:/usr/bin";
+    for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+        if (std::strncmp(*entry, kName, sizeof(kName) - 1) == 0) folders = *entry + sizeof(kName) - 1;
+    }
+    while (*folders != '\0') {
+        const std::size_t length = std::strcspn(folders, ":");
+        char path[512];
+        if (length + std::strlen(file) + 2 < sizeof(path)) {
+            std::memcpy(path, folders, length);
+            path[length] = '/';
+            std::strcpy(path + length + 1, file);
+            constexpr int kMayRun = 1;  // X_OK
+            if (wire::raw_syscall(SYS_faccessat, AT_FDCWD, path, kMayRun) == 0) return note_if_untraceable(path);
+        }
+        folders += length + (folders[length] == ':' ? 1 : 0);
+    }
+}
 
 constexpr char kSessionName[] = "PLANLOOP_SESSION=";
 
@@ -146,6 +191,7 @@ namespace wire = planloop::wire;
 
 extern "C" int planloop_execve(const char *path, char *const *argv, char *const *envp) PLANLOOP_EXPORT(execve);
 int planloop_execve(const char *path, char *const *argv, char *const *envp) {
+    note_if_untraceable(path);
     return record_exec(envp, [=](char *const *environment) { return real<Symbol::execve>()(path, argv, environment); });
 }
 
@@ -156,6 +202,7 @@ int planloop_execv(const char *path, char *const *argv) {
 
 extern "C" int planloop_execvpe(const char *file, char *const *argv, char *const *envp) PLANLOOP_EXPORT(execvpe);
 int planloop_execvpe(const char *file, char *const *argv, char *const *envp) {
+    note_if_untraceable_in_path(file);
     return record_exec(envp,
                        [=](char *const *environment) { return real<Symbol::execvpe>()(file, argv, environment); });
 }
@@ -211,6 +258,7 @@ extern "C" int planloop_posix_spawn(pid_t *pid, const char *path, const posix_sp
 int planloop_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                          const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
     prepare_fork();
+    note_if_untraceable(path);
     pid_t child = 0;
     const int result = with_environment(envp, [&](char *const *environment) {
         return real<Symbol::posix_spawn>()(&child, path, actions, attributes, argv, environment);
@@ -228,6 +276,7 @@ extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_s
 int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
     prepare_fork();
+    note_if_untraceable_in_path(file);
     pid_t child = 0;
     const int result = with_environment(envp, [&](char *const *environment) {
         return real<Symbol::posix_spawnp>()(&child, file, actions, attributes, argv, environment);
