@@ -31,15 +31,15 @@ LOCK_EVENTS = ("lock_requested", "lock_acquired", "lock_released", "lock_failed"
 REASONS = ("unlock", "close", "exit", "exec", "killed", "converted", "lost")
 
 
-def wait_until(what, condition):
+def wait_until(what, condition, patience_s=PATIENCE_S):
     """The first true value of condition(); fails the test, naming `what`, when there is none in time."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(f"waited {PATIENCE_S} s in vain: {what}")
+            raise AssertionError(f"waited {patience_s} s in vain: {what}")
         time.sleep(0.003)
 
 
