@@ -35,7 +35,7 @@ ForkPage *make_fork_page() noexcept {
 
 void join(Thread &me, std::uint32_t image) noexcept {
     me.stream.forget();
-    me.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
+    if (me.speaks_for == 0) me.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
     me.pending = nullptr;
     me.trusted_fd = -1;
     me.image = image;
@@ -55,7 +55,8 @@ bool attach(Thread &me, ForkPage &page) noexcept {
         return false;
     }
     const std::uint32_t parent_image = process.identity.process;  // of the process that forked us
-    process.identity.pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
+    process.identity.pid =
+        me.speaks_for != 0 ? me.speaks_for : static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
     process.identity.process = process.spool.header().next_process.fetch_add(1, std::memory_order_relaxed);
     join(me, process.identity.process);
     introduce_self(me, parent_image);

@@ -50,6 +50,7 @@ struct Thread {
     std::uint64_t trusted_until;
     std::int32_t trusted_fd;
     std::int32_t suppressed;    // above 0: the program records its lock calls itself, see shim_link.h of wire
+    std::int32_t speaks_for;    // pid of the parent in whose name a vfork child records; 0: itself
     std::int32_t vfork_parent;  // pid that began a vfork on this thread: we may be its child; 0: none
 
     wire::WriterIdentity who(const Process &process) const noexcept { return {image, process.identity.pid, tid}; }

@@ -59,8 +59,9 @@ void note_if_untraceable(const char *path) noexcept {
     if (!obstacle.found) return;
     Thread &me = thread;
     const std::int32_t vfork_parent = me.vfork_parent;
+    if (in_vfork_child(me)) me.speaks_for = vfork_parent;
     me.vfork_parent = 0;
-    if (open_spool() && (vfork_parent == 0 || attached(me)) && enter(me)) {
+    if (open_spool() && enter(me)) {
         const wire::TextPiece text{obstacle.path, std::strlen(obstacle.path) + 1};
         if (wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), &text, 1)) {
             record->kind = wire::RecordKind::not_traced;
@@ -70,6 +71,7 @@ void note_if_untraceable(const char *path) noexcept {
             me.stream.publish(record, wire::State::complete);
         }
     }
+    me.speaks_for = 0;
     me.vfork_parent = vfork_parent;
 }
 

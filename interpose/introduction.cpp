@@ -58,7 +58,7 @@ void introduce_self(Thread &me, std::uint32_t parent_image) noexcept {
     wire::ProcessBody body{};
     body.pid = process.identity.pid;
     const ProcStat stat = read_stat(body.pid);
-    body.parent_pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
+    body.parent_pid = stat.parent;
     body.start_time = stat.start_time;
     body.uid = static_cast<std::uint32_t>(wire::raw_syscall(SYS_getuid));
     body.parent_process = parent_image != 0 ? parent_image : from.image;

@@ -109,6 +109,7 @@ pid_t planloop__Fork() {
 extern "C" __attribute__((used)) void *planloop_before_vfork() {
     prepare_fork();
     thread.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
+    thread.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
     return reinterpret_cast<void *>(real<Symbol::vfork>());
 }
 
