@@ -62,6 +62,13 @@ Result<int> run_dev_run(const Arguments &arguments);
 Result<int> run_dev_locks(const Arguments &arguments);
 Result<int> run_dev_sessions(const Arguments &arguments);
 Result<int> run_dev_preload_path(const Arguments &arguments);
+Result<int> run_update(const Arguments &arguments);
+Result<int> run_status(const Arguments &arguments);
+Result<int> run_sessions_create(const Arguments &arguments);
+Result<int> run_sessions_list(const Arguments &arguments);
+Result<int> run_sessions_info(const Arguments &arguments);
+Result<int> run_sessions_current(const Arguments &arguments);
+Result<int> run_sessions_switch(const Arguments &arguments);
 
 }  // namespace planloop::cli
 

@@ -16,6 +16,19 @@ constexpr Option kColour{"--color", "WHEN", "auto (the default: only on a termin
 constexpr Option kJson{"--json", "", "one JSON object, schema planloop.locks/1", ""};
 constexpr Option kSummary{"--summary", "", "leave the timeline out", ""};
 
+constexpr Option kPlanSession{"--session", "S", "its id or a prefix that only it has; default: the current one", ""};
+constexpr Option kPayload{"--file", "F", "read the payload from F; default: standard input", ""};
+constexpr Option kDryRun{"--dry-run", "", "say what would come of it, write nothing", ""};
+constexpr Option kStatusJson{"--json", "", "one JSON object", ""};
+constexpr Option kName{"--name", "N", "its name; the id begins with it", ""};
+constexpr Option kId{"--id", "ID", "exactly this id", ""};
+constexpr Option kTitle{"--title", "T", "a line that says what it is about", ""};
+constexpr Option kPurpose{"--purpose", "P", "what is to be reached", ""};
+
+constexpr std::array kUpdateOptions{kPlanSession, kPayload, kDryRun};
+constexpr std::array kStatusOptions{kPlanSession, kStatusJson};
+constexpr std::array kCreateOptions{kName, kId, kTitle, kPurpose};
+constexpr std::array kPlanOptions{kPlanSession};
 constexpr std::array kRunOptions{kSessionToRecord};
 constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour};
 
@@ -43,6 +56,35 @@ constexpr std::array kCommands{
             "LD_PRELOAD=$(planloop dev preload-path) PLANLOOP_SESSION=build make",
             "record without a supervisor: the library makes the session",
             run_dev_preload_path},
+    Command{"update", "change a session's plan as a payload says, under its lock", kUpdateOptions, false,
+            "Exit status 1, one line and nothing written when the payload does not fit.\n",
+            "planloop update --file payload.json", "apply payload.json to the session that it names", run_update},
+    Command{"status", "show what a plan is at, and who is in its lock and before it", kStatusOptions, false, "",
+            "planloop status", "of the current session", run_status},
+    Command{"sessions create", "make a session with an empty plan, the current one from then on", kCreateOptions, false,
+            "", "planloop sessions create --name parser", "prints the new id", run_sessions_create},
+    Command{"sessions list",
+            "list the sessions that have a plan",
+            {},
+            false,
+            "",
+            "planloop sessions list",
+            "the current one is marked with *",
+            run_sessions_list},
+    Command{"sessions info", "show what a session is about and where it is", kPlanOptions, false, "",
+            "planloop sessions info --session parser", "of the one session whose id begins with parser",
+            run_sessions_info},
+    Command{"sessions current",
+            "print the id of the current session",
+            {},
+            false,
+            "",
+            "planloop sessions current",
+            "what commands without --session are about",
+            run_sessions_current},
+    Command{"sessions switch", "choose the current session", kPlanOptions, false, "",
+            "planloop sessions switch --session parser", "from now on commands are about that one",
+            run_sessions_switch},
 };
 
 std::string option_text(const Option &option) {

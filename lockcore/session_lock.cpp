@@ -441,7 +441,7 @@ bool SessionLock::acquire(Clock::time_point deadline) {
 
 void SessionLock::lock() {
     if (state_->acquire(Clock::now() + state_->options().time_out)) return;
-    throw std::system_error(std::error_code(ETIMEDOUT, std::system_category()), state_->time_out_message());
+    throw SessionLockTimedOut(state_->time_out_message());
 }
 
 bool SessionLock::try_lock() {

@@ -14,7 +14,7 @@
 // than it says, seen so twice 50 ms apart; without a readable `.lock_info` when it is 5 s old. Ours is known by what is
 // in it: found by whoever has the guard, its owner is dead.
 //
-// Waiting is limited: lock() gives up after Options::time_out with a std::system_error ETIMEDOUT that names the holder,
+// Waiting is limited: lock() gives up after Options::time_out with SessionLockTimedOut, which names the holder,
 // its operation, since when, and how many were before us; try_lock_for() returns false, and time_out_message() has the
 // same line. try_lock() asks once. on_position is told how many are before us, when a wait begins and when that
 // changes.
@@ -31,12 +31,15 @@
 #ifndef PLANLOOP_LOCKCORE_SESSION_LOCK_H
 #define PLANLOOP_LOCKCORE_SESSION_LOCK_H
 
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <system_error>
+#include <utility>
 
 #include "lockcore/session.h"
 #include "lockcore/session_queue.h"
@@ -47,6 +50,16 @@ struct SessionLockOptions {
     std::string operation{};  // empty: that of the thread's operation trace
     std::chrono::milliseconds time_out{30'000};
     std::function<void(std::size_t before_us)> on_position{};
+};
+
+class SessionLockTimedOut : public std::system_error {
+  public:
+    explicit SessionLockTimedOut(std::string message)
+        : std::system_error(std::error_code(ETIMEDOUT, std::generic_category())), message_(std::move(message)) {}
+    const char *what() const noexcept override { return message_.c_str(); }
+
+  private:
+    std::string message_;
 };
 
 class SessionLock {

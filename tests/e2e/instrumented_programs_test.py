@@ -1,0 +1,69 @@
+"""Programs that link the lock and record themselves: each lock is counted once, with the preloaded library and without."""
+
+import unittest
+
+from harness import PROGRAMS, SHIM, TracedTest
+
+EXAMPLE = str(PROGRAMS / "file_lock_example")
+
+
+class InstrumentedPrograms(TracedTest):
+    def setUp(self):
+        super().setUp()
+        # A sanitized program wants its run time to be loaded first; the preloaded library is harmless.
+        self.environment["ASAN_OPTIONS"] = "verify_asan_link_order=0"
+
+    def check(self, runs):
+        report = self.report()
+        row = report.lock_of(self.folder / "counter.lock")
+        self.assertEqual((row["family"], row["acquisitions"]), ("posix", runs))
+        self.assertEqual(len(report.events("lock_requested")), runs)
+        self.assertEqual(len(report.events("lock_released", reason="unlock")), runs)
+        self.assertEqual({entry["operation"] for entry in report.timeline}, {"count"})
+        self.assertEqual(report.held, [])
+        self.assertEqual(report.recorded["threads"], report.recorded["processes"])
+        return report
+
+    def test_the_example_of_the_readme_runs(self):
+        counter = self.folder / "counter"
+        for count in ("1\n", "2\n"):
+            run = self.run_program([EXAMPLE, counter])
+            self.assertEqual((run.returncode, run.stdout), (0, count))
+        self.assertEqual(counter.read_text(), "2\n")
+        self.assertFalse(self.home.exists(), "nothing asked for a recording")
+
+    def test_a_program_records_itself_without_the_library(self):
+        run = self.run_program([EXAMPLE, self.folder / "counter"],
+                               env={**self.environment, "PLANLOOP_SESSION": self.session})
+        self.assertEqual(run.stdout, "1\n")
+        report = self.check(1)
+        self.assertEqual(report.recorded["processes"], 1)
+
+    def test_a_lock_is_counted_once_under_the_library(self):
+        environment = {**self.environment, "PLANLOOP_SESSION": self.session, "LD_PRELOAD": SHIM}
+        self.assertEqual(self.run_program([EXAMPLE, self.folder / "counter"], env=environment).stdout, "1\n")
+        self.check(1)
+
+    def test_a_lock_is_counted_once_under_dev_run(self):
+        self.assertEqual(self.traced(EXAMPLE, self.folder / "counter").stdout, "1\n")
+        self.assertEqual(self.traced(EXAMPLE, self.folder / "counter").stdout, "2\n")
+        report = self.check(2)
+        lines = (self.home / "sessions" / self.session / "logs" / "planloop.jsonl").read_text().splitlines()
+        self.assertEqual(sum('"event":"lock_acquired"' in line for line in lines), 2)
+        self.assertEqual(report.recorded["events"], 6)
+
+    def test_a_trace_id_is_inherited(self):
+        trace_id = "tr_20261122080000_a3f5c9"
+        self.environment["PLANLOOP_TRACE_ID"] = trace_id
+        self.traced(EXAMPLE, self.folder / "counter")
+        self.assertEqual({entry["trace_id"] for entry in self.check(1).timeline}, {trace_id})
+
+    def test_it_works_where_nothing_can_be_recorded(self):
+        self.home.write_text("a file")
+        run = self.run_program([EXAMPLE, self.folder / "counter"],
+                               env={**self.environment, "PLANLOOP_SESSION": self.session})
+        self.assertEqual((run.returncode, run.stdout, run.stderr), (0, "1\n", ""))
+
+
+if __name__ == "__main__":
+    unittest.main()
