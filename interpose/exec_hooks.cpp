@@ -293,7 +293,7 @@ int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_a
 extern "C" int planloop_system(const char *command) PLANLOOP_EXPORT(system);
 int planloop_system(const char *command) {
     const SessionVariableSet set;
-    return real<Symbol::system>()(command);
+    return record_child_wait(-1, [=] { return real<Symbol::system>()(command); });
 }
 
 extern "C" FILE *planloop_popen(const char *command, const char *mode) PLANLOOP_EXPORT(popen);
@@ -308,5 +308,5 @@ int planloop_pclose(FILE *stream) {
         const int fd = fileno(stream);
         if (fd >= 0 && may_concern_locks(fd)) let_go(fd, wire::CloseCause::stream);
     }
-    return real<Symbol::pclose>()(stream);
+    return record_child_wait(-1, [=] { return real<Symbol::pclose>()(stream); });
 }

@@ -2,7 +2,9 @@
 #ifndef PLANLOOP_INTERPOSE_PROCESS_CALLS_H
 #define PLANLOOP_INTERPOSE_PROCESS_CALLS_H
 
-#include "interpose/attach.h"
+#include <pthread.h>
+
+#include "interpose/lock_calls.h"
 
 namespace planloop::shim {
 
@@ -15,6 +17,36 @@ void note_child(std::int32_t child) noexcept;
 
 // Before the process ends by itself; recorded once.
 void note_exit(wire::ExitCause cause, int status) noexcept;
+
+// Whether this process may hold or share a lock, so that its waiting for a child can keep others waiting.
+inline bool may_hold_locks() noexcept {
+    return tracked_mask.load(std::memory_order_relaxed) != 0 ||
+           shared_mask.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) != 0;
+}
+
+// A call that waits for a child: recorded as pending while it waits. `child` as waitpid(2) takes it.
+template <class Real>
+auto record_child_wait(std::int64_t child, Real real_call) {
+    Thread &me = thread;
+    if (!may_hold_locks() || in_vfork_child(me) || !prepare_fork() || !enter(me)) return real_call();
+    const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
+    const std::uint64_t now = process.spool.ticks();
+    close_abandoned(me, frame, now);
+    wire::Record *record = me.stream.claim(process.spool, me.who(process));
+    if (record == nullptr) return real_call();
+    record->kind = wire::RecordKind::wait_child;
+    record->fd = -1;
+    record->a = static_cast<std::uint64_t>(child);
+    record->begin = now;
+    return run_pending(me, record, frame, [&] {
+        decltype(real_call()) result;
+        pthread_cleanup_push(abandon_pending, nullptr);
+        result = real_call();
+        record->b = static_cast<std::uint64_t>(static_cast<std::int64_t>(result));
+        pthread_cleanup_pop(0);
+        return result;
+    });
+}
 
 // Before and after an exec. begin() records which tracked descriptors will be closed by it and that it is about to
 // happen; failed() takes that back. `environment` is what the new image shall get: the program's, or a copy on the

@@ -9,7 +9,9 @@
 #include <dirent.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 
 #include <atomic>
 

@@ -63,6 +63,26 @@ inline void note_acquired(Thread &me, const LockCall &call, Identity identity) n
     }
 }
 
+// Makes `record`, which is filled, visible while `real_call` runs, and completes it.
+template <class Real>
+__attribute__((always_inline)) inline auto run_pending(Thread &me, wire::Record *record, std::uintptr_t frame,
+                                                       Real real_call) {
+    me.stream.publish(record, wire::State::pending);
+    wire::Record *outer = me.pending;
+    const std::uintptr_t outer_frame = me.pending_frame;
+    me.pending = record;
+    me.pending_frame = frame;
+
+    const auto result = real_call();
+
+    record->end = process.spool.ticks();
+    record->error = result < 0 ? errno : 0;
+    wire::StreamWriter::conclude(record, wire::State::complete);
+    me.pending = outer;
+    me.pending_frame = outer_frame;
+    return result;
+}
+
 template <class Real>
 __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, Real real_call) {
     Thread &me = thread;
@@ -80,22 +100,9 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
         return unrecorded;
     }
     fill(*record, wire::RecordKind::acquire, call, identity, now);
-    me.stream.publish(record, wire::State::pending);
-    wire::Record *outer = me.pending;
-    const std::uintptr_t outer_frame = me.pending_frame;
-    me.pending = record;
-    me.pending_frame = frame;
-
-    const auto result = real_call();
-
-    now = process.spool.ticks();
-    record->end = now;
-    record->error = result < 0 ? errno : 0;
-    wire::StreamWriter::conclude(record, wire::State::complete);
-    me.pending = outer;
-    me.pending_frame = outer_frame;
+    const auto result = run_pending(me, record, frame, real_call);
     if (result >= 0) note_acquired(me, call, identity);
-    trust(me, call.fd, identity, now);
+    trust(me, call.fd, identity, record->end);
     return result;
 }
 
