@@ -97,6 +97,7 @@ class SessionLock::State {
           queue_(scratch_,
                  [session](std::uint64_t ticket) {  // its owner is dead
                      ::unlink(lock_files::entry(session, ticket).c_str());
+                     ::unlink((session.directory + "/.lock_wait/" + lock_files::entry_id(ticket)).c_str());
                  }),
           guard_(scratch_ + "/guard", FileLock::Recorded::no),
           journal_(session) {

@@ -80,11 +80,12 @@ Result<std::string> read_state_file(const Session &session) {
     return content;
 }
 
-Result<void> replace_file(const std::string &path, std::string_view content) {
+Result<void> replace_file(const std::string &path, std::string_view content, Writers writers) {
     const std::size_t slash = path.rfind('/');
     const std::string folder = path.substr(0, slash);
-    const std::string unfinished = fmt::format("{}/.{}.{}.new", folder, path.substr(slash + 1), ::getpid());
-    ::unlink(unfinished.c_str());  // of a process that had our pid and died
+    std::string unfinished = fmt::format("{}/.{}.new", folder, path.substr(slash + 1));
+    if (writers == Writers::several) unfinished += fmt::format(".{}", ::getpid());
+    ::unlink(unfinished.c_str());  // of a writer that was killed
     const int fd = ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) return file_error("write", path, errno);
     int error = write_all(fd, content);
@@ -109,7 +110,7 @@ std::optional<std::string> current_session() {
 }
 
 Result<void> set_current_session(std::string_view id) {
-    return replace_file(planloop_home() + "/current_session", std::string(id) + '\n');
+    return replace_file(planloop_home() + "/current_session", std::string(id) + '\n', Writers::several);
 }
 
 }  // namespace planloop

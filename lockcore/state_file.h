@@ -30,7 +30,9 @@ inline std::string plan_path(const Session &session) {
 
 // Missing, empty and too large are errors.
 Result<std::string> read_state_file(const Session &session);
-Result<void> replace_file(const std::string &path, std::string_view content);
+// Who else may replace the file: nobody, under a lock, so that what a killed writer left is written over; or others.
+enum class Writers : bool { one, several };
+Result<void> replace_file(const std::string &path, std::string_view content, Writers writers = Writers::one);
 
 // $PLANLOOP_HOME/current_session. Nothing when it is missing, empty or no session id.
 std::optional<std::string> current_session();

@@ -217,6 +217,23 @@ class SessionCommands(TracedTest):
         self.assertEqual(waiter.wait(), 0)
         waiter.stdout.close()
 
+    def test_a_queue_that_does_not_move_is_an_open_blocker(self):
+        self.create()
+        holder = self.hold()
+        waiter = subprocess.Popen([BINARY, "update", "--session", self.session], env=self.environment, text=True,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        waiter.stdin.write('{"session":"test","next_steps":["x"]}')
+        waiter.stdin.close()
+        log = self.place / "logs" / "planloop.jsonl"
+        wait_until("somebody says so", lambda: "queue_stall" in log.read_text())
+        holder.kill()
+        self.assertEqual(waiter.wait(), 0)
+        waiter.stdout.close()
+        (signal,) = self.state()["signals"]
+        self.assertEqual((signal["kind"], signal["level"], signal["open"]), ("queue_stall", "blocker", True))
+        self.assertIn(f"pid:{holder.pid} (hold, since ", signal["message"])
+        self.assertEqual(self.state()["now"]["reason"], "ci_blocker")
+
     def test_the_report_knows_the_session_lock(self):
         self.create()
         self.update({"done": True})

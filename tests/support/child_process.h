@@ -74,6 +74,8 @@ class Child {
         ::kill(pid_, SIGKILL);
         status();
     }
+    // -1: as far as this process has waited for it, it runs.
+    int status_if_ended() const { return ended_; }
     // Waits for its end: the exit status, or 128 and the signal.
     int status() {
         if (pid_ <= 0) return ended_;

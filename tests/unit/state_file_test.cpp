@@ -7,9 +7,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <iterator>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <vector>
 
 #include "lockcore/clock.h"
@@ -120,6 +122,54 @@ TEST_F(StateFile, OfManyUpdatesAtOnceNoneIsLostAndAllAreServedInTheOrderOfArriva
     for (const Json &artifact : state["artifacts"]) tickets.push_back(artifact["ticket"]);
     EXPECT_EQ(tickets.size(), static_cast<std::size_t>(kProcesses * kUpdates));
     EXPECT_TRUE(std::is_sorted(tickets.begin(), tickets.end())) << "a later ticket was served before an earlier one";
+}
+
+TEST_F(StateFile, IsWholeAtAnyMomentWhoeverIsKilledWhileWriting) {
+    const unsigned seed = std::random_device{}();
+    std::cout << "seed " << seed << '\n';
+    std::mt19937 random(seed);
+    NewPlan fresh;
+    fresh.session = "s";
+    ASSERT_TRUE(replace_file(state_path(session_), new_plan_state(fresh)));
+    const auto start = [&] {
+        return std::make_unique<Child>([&](Line &line) {
+            SessionLock lock(session_);
+            const std::string notes(20'000, 'x');
+            for (;;) {
+                const std::lock_guard guard(lock);
+                const Json payload = {{"session", "s"}, {"context_notes", {notes}}};
+                const auto state = read_state_file(session_);
+                if (!state) return 1;
+                const auto update = apply_update(*state, payload.dump(), "s", utc_now_ns());
+                if (!update || !replace_file(state_path(session_), update->state)) return 2;
+                line.tell('u');
+            }
+        });
+    };
+    std::vector<std::unique_ptr<Child>> children;
+    for (int i = 0; i < 4; ++i) children.push_back(start());
+    std::int64_t version = 0;
+    for (int kills = 0; kills < 200; ++kills) {
+        const std::size_t one = random() % children.size();
+        for (auto updates = random() % 3; updates > 0; --updates) ASSERT_EQ(children[one]->hear(), 'u');
+        children[random() % children.size()]->kill();
+        for (auto &child : children) {
+            if (child->status_if_ended() != -1) child = start();
+        }
+        const auto state = read_state_file(session_);
+        ASSERT_TRUE(state);
+        const Json json = Json::parse(*state, nullptr, false);
+        ASSERT_TRUE(json.is_object()) << "torn after " << kills << " kills";
+        ASSERT_GE(json["version"], version);
+        version = json["version"];
+    }
+    for (auto &child : children) child->kill();
+    SessionLock lock(session_);
+    ASSERT_TRUE(lock.try_lock_for(std::chrono::seconds(10)));
+    lock.unlock();
+    const auto files = std::filesystem::directory_iterator(session_.directory + "/.lock_wait");
+    EXPECT_LE(std::distance(begin(files), end(files)), 6)
+        << "guard, issued, issuing, and unfinished files of fixed names";
 }
 
 }  // namespace
