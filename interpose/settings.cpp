@@ -40,20 +40,20 @@ bool valid_session(const char *id, std::size_t length) noexcept {
 bool build_spool_folder(const char *home, const char *user_home) noexcept {
     std::size_t length = 0;
     char *out = settings.spool_folder;
-    constexpr std::size_t room = Settings::kMostPath;
+    constexpr std::size_t kRoom = Settings::kMostPath;
     const bool own_home = home != nullptr && home[0] != '\0';
     if (!own_home && (user_home == nullptr || user_home[0] == '\0')) return false;
     const char *base = own_home ? home : user_home;
     if (base[0] != '/') {
-        const long got = wire::raw_syscall(SYS_getcwd, out, room);
+        const long got = wire::raw_syscall(SYS_getcwd, out, kRoom);
         if (got <= 0) return false;
         length = static_cast<std::size_t>(got) - 1;
-        if (!append(out, room, length, "/", 1)) return false;
+        if (!append(out, kRoom, length, "/", 1)) return false;
     }
-    return append(out, room, length, base, std::strlen(base)) &&
-           (own_home || append(out, room, length, "/.planloop", 10)) && append(out, room, length, "/sessions/", 10) &&
-           append(out, room, length, settings.session, std::strlen(settings.session)) &&
-           append(out, room, length, "/logs/spool", 11);
+    return append(out, kRoom, length, base, std::strlen(base)) &&
+           (own_home || append(out, kRoom, length, "/.planloop", 10)) && append(out, kRoom, length, "/sessions/", 10) &&
+           append(out, kRoom, length, settings.session, std::strlen(settings.session)) &&
+           append(out, kRoom, length, "/logs/spool", 11);
 }
 
 }  // namespace
