@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "interpose/descriptor_calls.h"
+#include "interpose/exec_environment.h"
 #include "interpose/inherited.h"
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
@@ -55,6 +56,9 @@ namespace {
 // this writes into the stream of the parent's thread, which sleeps until the child is gone, and whose memory it is.
 void note_if_untraceable(const char *path) noexcept {
     if (!settings.enabled || path == nullptr) return;
+    // A path that leads nowhere needs no look, and one that is no string is the kernel's to refuse: it is asked first.
+    constexpr int kExists = 0;  // F_OK
+    if (wire::raw_syscall(SYS_faccessat, AT_FDCWD, path, kExists) != 0) return;
     const wire::PreloadObstacle obstacle = wire::obstacle_to_preload(path);
     if (!obstacle.found) return;
     Thread &me = thread;
@@ -97,48 +101,6 @@ void note_if_untraceable_in_path(const char *file) noexcept {
     }
 }
 
-constexpr char kSessionName[] = "PLANLOOP_SESSION=";
-
-char **session_entry(char *const *environment) noexcept {
-    for (char *const *entry = environment; entry != nullptr && *entry != nullptr; ++entry) {
-        if (std::strncmp(*entry, kSessionName, sizeof(kSessionName) - 1) == 0) return const_cast<char **>(entry);
-    }
-    return nullptr;
-}
-
-std::size_t count_entries(char *const *list) noexcept {
-    std::size_t count = 0;
-    while (list != nullptr && list[count] != nullptr) ++count;
-    return count;
-}
-
-// Calls `call(environment)` with the program's environment, or, when the new image will hold locks, with a copy that
-// says so. The copy lives on this frame; a very large one in a mapping, since stacks can be small.
-template <class Call>
-auto with_environment(char *const *environment, Call call) {
-    char variable[kSessionVariableBytes];
-    Thread &me = thread;
-    if (!settings.enabled || session_entry(environment) == nullptr || !session_variable(me, variable)) {
-        return call(environment);
-    }
-    const std::size_t count = count_entries(environment) + 1;
-    constexpr std::size_t kOnStack = 512;
-    char *small[kOnStack];
-    char **copy = small;
-    const std::size_t bytes = count * sizeof(char *);
-    if (count > kOnStack) {
-        const long mapped =
-            wire::raw_syscall(SYS_mmap, nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (mapped < 0 && mapped > -4096) return call(environment);
-        copy = reinterpret_cast<char **>(mapped);
-    }
-    std::memcpy(copy, environment, bytes);
-    *session_entry(copy) = variable;
-    auto result = call(static_cast<char *const *>(copy));
-    if (copy != small) wire::raw_syscall(SYS_munmap, copy, bytes);
-    return result;
-}
-
 template <class Call>
 int record_exec(char *const *environment, Call call) {
     ExecRecord record;
@@ -165,15 +127,16 @@ class SessionVariableSet {
   public:
     SessionVariableSet() noexcept {
         if (!prepare_fork()) return;
-        entry_ = session_entry(environ);
-        if (entry_ == nullptr || !session_variable(thread, variable_)) return;
+        entry_ = find_entry(environ, kSessionName);
+        Text text(variable_, sizeof(variable_));
+        if (entry_ == nullptr || !write_session(thread, text)) return;
         before_ = *entry_;
         *entry_ = variable_;
     }
     ~SessionVariableSet() noexcept {
         // The program may have changed its environment meanwhile.
         if (before_ == nullptr) return;
-        if (char **now = session_entry(environ); now != nullptr && *now == variable_) *now = before_;
+        if (char **now = find_entry(environ, kSessionName); now != nullptr && *now == variable_) *now = before_;
     }
     SessionVariableSet(const SessionVariableSet &) = delete;
     SessionVariableSet &operator=(const SessionVariableSet &) = delete;
@@ -181,7 +144,7 @@ class SessionVariableSet {
   private:
     char **entry_ = nullptr;
     char *before_ = nullptr;
-    char variable_[kSessionVariableBytes];
+    char variable_[kSessionBytes];
 };
 
 }  // namespace

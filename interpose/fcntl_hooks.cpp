@@ -28,7 +28,11 @@ bool read_lock(const struct flock *from, struct flock &lock) noexcept {
     const iovec local{&lock, sizeof(lock)};
     const iovec remote{const_cast<struct flock *>(from), sizeof(lock)};
     const long pid = wire::raw_syscall(SYS_getpid);
-    return wire::raw_syscall(SYS_process_vm_readv, pid, &local, 1, &remote, 1, 0) == static_cast<long>(sizeof(lock));
+    const long got = wire::raw_syscall(SYS_process_vm_readv, pid, &local, 1, &remote, 1, 0);
+    if (got == static_cast<long>(sizeof(lock))) return true;
+    if (got >= 0 || got == -EFAULT || !wire::readable(from, sizeof(lock))) return false;
+    lock = *from;  // a sandbox forbids the call
+    return true;
 }
 
 // fs/locks.c flock64_to_posix_lock(): a negative length lies before the start, length 0 reaches to the end of the file.
@@ -71,7 +75,7 @@ bool describe_fcntl(int fd, int command, const struct flock *from, void *caller,
             caller};
     struct flock lock {};
     const bool readable = read_lock(from, lock);
-    if (!readable || !make_absolute(fd, lock, call))
+    if (!readable || !make_absolute(fd, lock, call) || (ofd && lock.l_pid != 0))
         call.flags = static_cast<std::uint8_t>(call.flags | wire::kBadArguments);
     if (!readable) return false;
     switch (lock.l_type) {

@@ -226,20 +226,16 @@ void adopt_from_environment() noexcept {
         if (!another_process || !enter(me)) continue;
         introduce_sharer(me, process.identity.pid, {}, fd, identity.file, identity.description);
     }
-    for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
-        if (std::strncmp(*entry, "PLANLOOP_SESSION=", 17) != 0) continue;
-        if (char *bang = std::strchr(*entry, '!')) *bang = '\0';
-    }
 }
 
-bool session_variable(Thread &me, char (&out)[kSessionVariableBytes]) noexcept {
+bool append_inherited(Thread &me, Text &text) noexcept {
     if (tracked_mask.load(std::memory_order_relaxed) == 0) return false;
-    Text text(out, sizeof(out));
     // A vfork child speaks for its parent, whose table this is: the new image then says that it is another process.
     const bool vforked = in_vfork_child(me);
-    const auto pid = static_cast<std::uint64_t>(vforked ? me.vfork_parent : wire::raw_syscall(SYS_getpid));
+    const auto pid = static_cast<std::uint64_t>(vforked ? me.vfork_parent : own_pid());
     const std::uint32_t image = vforked || attached(me) ? process.identity.process : 0;
-    text << "PLANLOOP_SESSION=" << settings.session << "!" << pid << "." << image;
+    const std::size_t nothing = text.length();
+    text << pid << "." << image;
     bool any = false;
     for_each_tracked([&](int fd, const Descriptor &descriptor) {
         const Identity identity = Identity::unpack(descriptor.ids.load(std::memory_order_acquire));
@@ -256,6 +252,7 @@ bool session_variable(Thread &me, char (&out)[kSessionVariableBytes]) noexcept {
             text.cut_back(before);  // the supervisor finds the rest in /proc
         }
     });
+    if (!any) text.cut_back(nothing);
     return any;
 }
 

@@ -21,6 +21,7 @@
 
 #include "interpose/attach.h"
 #include "interpose/descriptors.h"
+#include "interpose/proc_files.h"
 
 namespace planloop::shim {
 
@@ -31,7 +32,7 @@ struct InheritedImage {
 };
 InheritedImage inherited_image() noexcept;
 
-// Called by the constructor: starts to track what the environment says was inherited, and hides it from the program.
+// Called by the constructor: starts to track what the environment says was inherited.
 void adopt_from_environment() noexcept;
 
 // Whether two descriptors of this process refer to one description, as far as kcmp(2) may tell.
@@ -53,10 +54,8 @@ bool adopt(int fd) noexcept;
 // The same for all descriptors; true when the process then has tracked descriptors.
 bool adopt_all() noexcept;
 
-// "name!…" as told above for the tracked descriptors that a new image would get; false when there is nothing to tell.
-// `out` begins with "PLANLOOP_SESSION=".
-constexpr std::size_t kSessionVariableBytes = 1280;
-bool session_variable(Thread &me, char (&out)[kSessionVariableBytes]) noexcept;
+// Appends "pid.image;fd…" as told above for the tracked descriptors that a new image would get; false: there are none.
+bool append_inherited(Thread &me, Text &text) noexcept;
 
 }  // namespace planloop::shim
 

@@ -51,6 +51,7 @@ __attribute__((constructor)) void start() {
     if (!settings.enabled) return;
     note_open_descriptors();
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
+    hide_carried_settings();
     if (settings.inherits) adopt_from_environment();
 }
 

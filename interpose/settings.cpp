@@ -29,10 +29,10 @@ bool append(char *out, std::size_t room, std::size_t &length, const char *text, 
 }
 
 // The same rule as lockcore's valid_session_id: the id becomes a folder's name.
-bool valid_session(const char *id, std::size_t length) noexcept {
-    if (length == 0 || length >= sizeof(Settings::session) || id[0] == '.') return false;
-    for (std::size_t i = 0; i < length; ++i) {
-        if (id[i] == '/' || static_cast<unsigned char>(id[i]) < 0x20 || id[i] == 0x7f) return false;
+bool valid_session(const char *id) noexcept {
+    if (id[0] == '\0' || id[0] == '.') return false;
+    for (; *id != '\0'; ++id) {
+        if (*id == '/' || static_cast<unsigned char>(*id) < 0x20 || *id == 0x7f) return false;
     }
     return true;
 }
@@ -58,38 +58,98 @@ bool build_spool_folder(const char *home, const char *user_home) noexcept {
 
 }  // namespace
 
-void read_settings() noexcept {
-    if (settings.read) return;
+namespace {
+
+struct Variables {
     const char *session = nullptr;
     const char *home = nullptr;
     const char *user_home = nullptr;
     const char *trace_id = nullptr;
+    const char *preload = nullptr;
     bool refused = false;
+};
+
+Variables read_variables() noexcept {
+    Variables found;
     for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
         if ((*entry)[0] == 'H') {
-            if (const char *value = after(*entry, "HOME")) user_home = value;
+            if (const char *value = after(*entry, "HOME")) found.user_home = value;
+        } else if ((*entry)[0] == 'L') {
+            if (const char *value = after(*entry, "LD_PRELOAD")) found.preload = value;
         } else if (std::strncmp(*entry, "PLANLOOP_", 9) == 0) {
-            if (const char *value = after(*entry, "PLANLOOP_SESSION")) session = value;
-            if (const char *value = after(*entry, "PLANLOOP_HOME")) home = value;
-            if (const char *value = after(*entry, "PLANLOOP_TRACE_ID")) trace_id = value;
-            if (const char *value = after(*entry, "PLANLOOP_NO_RECORDING")) refused = std::strcmp(value, "1") == 0;
+            if (const char *value = after(*entry, "PLANLOOP_SESSION")) found.session = value;
+            if (const char *value = after(*entry, "PLANLOOP_HOME")) found.home = value;
+            if (const char *value = after(*entry, "PLANLOOP_TRACE_ID")) found.trace_id = value;
+            if (const char *value = after(*entry, "PLANLOOP_NO_RECORDING"))
+                found.refused = std::strcmp(value, "1") == 0;
         }
     }
-    if (session != nullptr && !refused) {
-        const char *bang = std::strchr(session, '!');
-        const std::size_t length = bang != nullptr ? static_cast<std::size_t>(bang - session) : std::strlen(session);
-        if (valid_session(session, length)) {
-            std::memcpy(settings.session, session, length);
-            if (bang != nullptr && std::strlen(bang + 1) < sizeof(settings.inherited)) {
-                std::strcpy(settings.inherited, bang + 1);
-                settings.inherits = true;
-            }
-            settings.enabled = build_spool_folder(home, user_home);
+    return found;
+}
+
+// Copies `text` up to `end` (its own end when that is null); false when it does not fit.
+template <std::size_t size>
+bool take(char (&out)[size], const char *text, const char *end) noexcept {
+    const std::size_t length = end != nullptr ? static_cast<std::size_t>(end - text) : std::strlen(text);
+    if (length >= size) return false;
+    std::memcpy(out, text, length);
+    out[length] = '\0';
+    return true;
+}
+
+// The entry of LD_PRELOAD that is this library.
+void find_own_preload(const char *list) noexcept {
+    constexpr char kName[] = "libplanloop_preload.so";
+    while (list != nullptr && *list != '\0') {
+        const std::size_t length = std::strcspn(list, ": ");
+        if (length >= sizeof(kName) - 1 &&
+            std::strncmp(list + length - (sizeof(kName) - 1), kName, sizeof(kName) - 1) == 0) {
+            take(settings.own_preload, list, list + length);
+            return;
+        }
+        list += length;
+        list += std::strspn(list, ": ");
+    }
+}
+
+}  // namespace
+
+void read_settings() noexcept {
+    if (settings.read) return;
+    const Variables found = read_variables();
+    static char carried_home[Settings::kMostPath];
+    const char *home = found.home;
+    if (found.trace_id != nullptr) take(settings.trace_id, found.trace_id, nullptr);
+    if (found.session != nullptr && !found.refused) {
+        const char *bang = std::strchr(found.session, '!');
+        bool valid = take(settings.session, found.session, bang) && valid_session(settings.session);
+        const char *rest = bang != nullptr ? bang + 1 : nullptr;
+        if (rest != nullptr && *rest == '+') {
+            const char *trace = std::strchr(rest, '!');
+            const char *inherited = trace != nullptr ? std::strchr(trace + 1, '!') : nullptr;
+            valid = valid && inherited != nullptr && take(carried_home, rest + 1, trace) &&
+                    take(settings.trace_id, trace + 1, inherited);
+            home = carried_home;
+            rest = inherited != nullptr ? inherited + 1 : nullptr;
+            settings.carried = true;
+        }
+        if (valid) {
+            settings.inherits = rest != nullptr && *rest != '\0' && take(settings.inherited, rest, nullptr);
+            settings.enabled = build_spool_folder(home, found.user_home);
+            find_own_preload(found.preload);
         }
     }
-    if (trace_id != nullptr && std::strlen(trace_id) < sizeof(settings.trace_id))
-        std::strcpy(settings.trace_id, trace_id);
     settings.read = true;
+}
+
+void hide_carried_settings() noexcept {
+    for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+        if (after(*entry, "PLANLOOP_SESSION") == nullptr) continue;
+        if (char *bang = std::strchr(*entry, '!')) *bang = '\0';
+        if (!settings.carried) return;
+        for (char **following = entry; *following != nullptr; ++following) *following = following[1];
+        return;
+    }
 }
 
 bool make_spool_folder() noexcept {

@@ -18,16 +18,21 @@ struct Settings {
     bool read = false;
     bool enabled = false;
     bool inherits = false;  // PLANLOOP_SESSION carried descriptors
+    bool carried = false;   // PLANLOOP_SESSION itself was added by the shim
     char session[129] = {};
     char spool_folder[kMostPath] = {};  // absolute
     char trace_id[80] = {};
-    char inherited[1024] = {};  // what stood behind the '!'
+    char own_preload[512] = {};  // this library, as LD_PRELOAD names it; empty: not known
+    char inherited[1024] = {};   // what stood behind the '!'
 };
 
 extern Settings settings;
 
 // Reads the environment if nobody has; idempotent, and safe before any constructor. Async-signal-safe.
 void read_settings() noexcept;
+
+// Takes off PLANLOOP_SESSION what the shim put there. Called by the constructor, before the program looks.
+void hide_carried_settings() noexcept;
 
 // Makes the session's folders (0700) as far as they are missing; false when they cannot be.
 bool make_spool_folder() noexcept;
