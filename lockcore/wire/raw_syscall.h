@@ -7,6 +7,8 @@
 
 #include <sys/syscall.h>
 
+#include <cerrno>
+#include <cstddef>
 #include <type_traits>
 
 namespace planloop::wire {
@@ -56,6 +58,17 @@ long raw_syscall(long number, Args... args) noexcept {
     static_assert(sizeof...(args) <= 6);
     const long words[6] = {syscall_word(args)...};
     return raw_syscall6(number, words[0], words[1], words[2], words[3], words[4], words[5]);
+}
+
+// Whether the first and the last byte of `bytes` (8 at least, 4096 at most) at `address` may be read. Asks the kernel,
+// through a call that every sandbox allows: it copies the set before it looks at what to do with it.
+inline bool readable(const void *address, std::size_t bytes) noexcept {
+    constexpr int kNothingToDo = -1;
+    constexpr std::size_t kSetBytes = 8;
+    const char *begin = static_cast<const char *>(address);
+    const long first = raw_syscall(SYS_rt_sigprocmask, kNothingToDo, begin, nullptr, kSetBytes);
+    return first != -EFAULT &&
+           raw_syscall(SYS_rt_sigprocmask, kNothingToDo, begin + bytes - kSetBytes, nullptr, kSetBytes) != -EFAULT;
 }
 
 }  // namespace planloop::wire
