@@ -158,8 +158,20 @@ void Ownership::lock_failed(const Event &event, Index process) {
     waits_.end(index);
 }
 
+// An unlock that failed ends nothing and waited for nothing, but it is a call that was made and failed.
+void Ownership::unlock_failed(const Event &event, Index process) {
+    const Index thread = model_.table.thread_of(event, process);
+    const Index lock = model_.locks.lock(event.family, model_.locks.file(event.file));
+    const Index index = waits_.begin(event, process, thread, lock, kNone);
+    ++model_.locks[lock].failed;
+    observer_.requested(model_.requests[index]);
+    observer_.request_done(index, {event.t_ns, Outcome::failed, event.error, 0, 0});
+    waits_.end(index);
+}
+
 void Ownership::lock_released(const Event &event, Index process) {
-    if (event.error != 0 || !usable(event)) return;
+    if (event.error != 0) return unlock_failed(event, process);
+    if (!usable(event)) return;
     const Index thread = model_.table.thread_of(event, process);
     const Index file = model_.locks.file(event.file);
     const Index owner = owner_of(event, process, thread, file);

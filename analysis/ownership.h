@@ -36,6 +36,7 @@ class Ownership {
     void lock_acquired(const Event &event, Index process);
     void lock_failed(const Event &event, Index process);
     void lock_released(const Event &event, Index process);
+    void unlock_failed(const Event &event, Index process);
     void descriptor_closed(const Event &event, Index process);
     void descriptor_duplicated(const Event &event, Index process);
     void sharer_seen(const Event &event, Index process);

@@ -154,6 +154,7 @@ class PosixOwners(Owners):
             "fcntl 3 setlk rd 0 0": errno.EAGAIN,
             "fcntl 3 setlk wr 0 0": errno.EBADF,  # opened for reading
             "fcntl 77 setlk wr 0 0": errno.EBADF,
+            "fcntl 77 setlk un 0 0": errno.EBADF,
             "fcntl 3 setlk rd -5 2": errno.EINVAL,
         }.items():
             with self.subTest(call):

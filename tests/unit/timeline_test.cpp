@@ -94,6 +94,25 @@ Scene chaos(unsigned seed) {
     return scene;
 }
 
+TEST(Timeline, UnlockThatFailedIsAFailedCallAndEndsNothing) {
+    Scene scene;
+    scene.file(1, "/tmp/a", 1);
+    const Actor who = scene.process(100, "x");
+    scene.lock(who, {});
+    scene.unlock(who, {});
+    scene.source.events.back().error = EINVAL;
+    scene.unlock(who, {.file = 0, .fd = 77});
+    scene.source.events.back().error = EBADF;
+    const Outcome outcome = scene.play();
+    const auto failed = outcome.of(EventKind::lock_failed);
+    ASSERT_EQ(failed.size(), 2u);
+    EXPECT_EQ(failed[0]->error, EINVAL);
+    EXPECT_EQ(failed[1]->error, EBADF);
+    EXPECT_TRUE(outcome.of(EventKind::lock_released).empty());
+    EXPECT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(outcome.report.events, 6u);
+}
+
 TEST(Timeline, AnyInputGivesOrderedLinesWhoseSumsAgreeAndTheSameOnesEachTime) {
     const unsigned first = std::random_device{}();
     std::cout << "seed " << first << '\n';
