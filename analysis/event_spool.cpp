@@ -19,7 +19,6 @@ using wire::State;
 // Calls of one thread that are inside each other. Only a damaged file has more.
 constexpr std::size_t kMostNested = 64;
 constexpr std::size_t kMostPending = std::size_t{1} << 16;
-constexpr std::size_t kMostImagesOfPid = 64;
 
 bool came_back(State state) {
     return state == State::complete || state == State::abandoned;
@@ -190,6 +189,14 @@ bool SpoolEvents::next(Event &event) {
             event = open.endings.back().event;
             open.endings.pop_back();
             open.head_key = std::max(open.head_key, stream.last_key);
+        } else if (taken_back(open.head)) {
+            open.has_head = false;
+            if (advance(top.stream, following_entry)) {
+                replace_top(following_entry);
+            } else {
+                remove_top();
+            }
+            continue;
         } else {
             take_head(top.stream, event);
         }
@@ -220,6 +227,14 @@ void SpoolEvents::remove_top() {
     const Entry last = heap_.back();
     heap_.pop_back();
     if (!heap_.empty()) replace_top(last);
+}
+
+// What is stamped ahead of its call may have been read before the call failed: looked at once more when it is old
+// enough to be told.
+bool SpoolEvents::taken_back(SpoolRecord &head) const {
+    const bool stamped_ahead =
+        head.kind == RecordKind::release || head.kind == RecordKind::close || head.kind == RecordKind::exec;
+    return following_.on && stamped_ahead && reader_->reread(head) && head.state == State::annulled;
 }
 
 // Makes the event of a record's begin, and sees to that of its end.

@@ -76,6 +76,7 @@ class SpoolEvents final : public EventPart {
     void read_head(std::uint32_t index, OpenStream &open);
     void replace_top(const Entry &entry);
     void remove_top();
+    bool taken_back(SpoolRecord &head) const;
     void take_head(std::uint32_t index, Event &event);
     void describe(const SpoolRecord &record, Event &event) const;
     void finish_call(std::uint32_t index, const SpoolRecord &record, Event event);

@@ -103,7 +103,7 @@ class SpoolReader {
     bool following() const noexcept { return following_; }
     std::uint64_t polls() const noexcept { return polls_; }
 
-    // Updates state, end, error, a and b of a record that was pending; true once it is final.
+    // Updates what a call that has come back may have changed of a record; true once it is final.
     bool reread(SpoolRecord &record) const;
 
   private:

@@ -616,6 +616,33 @@ TEST_F(EventSourceTest, HoldsBackWhatIsTooYoungToBeInOrder) {
     EXPECT_TRUE(open()->next(event));
 }
 
+TEST_F(EventSourceTest, WhatIsTakenBackAfterItWasReadIsNotTold) {
+    auto spool = std::make_unique<wire::SpoolWriter>();
+    ASSERT_EQ(spool->open(session_.spool_dir().c_str()), 0);
+    wire::StreamWriter writer;
+    const auto write = [&](RecordKind kind) {
+        wire::Record *record = writer.claim(*spool, {1, getpid(), getpid()});
+        record->kind = kind;
+        record->begin = spool->ticks();
+        writer.publish(record, State::complete);
+        return record;
+    };
+    write(RecordKind::duplicate);
+    wire::Record *exec = write(RecordKind::exec);
+    wire::Record *release = write(RecordKind::release);
+    const auto source = open({.follow = true, .hold_back_ns = 0});
+    Event event;
+    ASSERT_TRUE(source->next(event));
+    EXPECT_EQ(event.kind, EventKind::descriptor_duplicated);
+    // By now the record behind it is read too.
+    wire::StreamWriter::conclude(exec, State::annulled);
+    release->error = EBADF;
+    ASSERT_TRUE(source->next(event));
+    EXPECT_EQ(event.kind, EventKind::lock_released);
+    EXPECT_EQ(event.error, EBADF);
+    EXPECT_FALSE(source->next(event));
+}
+
 TEST_F(EventSourceTest, SurvivesRandomDamage) {
     SpoolFixture spool;
     for (std::uint32_t stream = 1; stream <= 4; ++stream) {
