@@ -6,6 +6,7 @@
 #include <charconv>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <string_view>
 #include <thread>
@@ -286,7 +287,13 @@ LiveExport LiveExport::start(const Session &session, const std::string &spool_pa
     shared->spool_path = spool_path;
     shared->export_lines = export_lines;
     shared->finished_fd = finished_fd;
-    std::thread([shared] { shared->follow(); }).detach();
+    std::thread([shared] {
+        try {
+            shared->follow();
+        } catch (const std::exception &failure) {  // no memory, most likely: the program goes on
+            shared->conclude({std::nullopt, failure.what()});
+        }
+    }).detach();
     return LiveExport(std::move(shared));
 }
 

@@ -54,9 +54,11 @@ bool names_taker(pid_t pid, int fd, pid_t taker) {
 }
 
 bool shares(const wire::InheritedLock &lock, pid_t pid, int fd) {
-    long order = compare(lock.taker, lock.fd, pid, fd);
-    if (order < 0) order = compare(lock.sharer, lock.fd, pid, fd);
-    if (order >= 0) return order == 0;
+    // The taker may have opened another file under that number since; its sharer still has this one.
+    const long to_taker = compare(lock.taker, lock.fd, pid, fd);
+    const long to_sharer = to_taker == 0 ? -1 : compare(lock.sharer, lock.fd, pid, fd);
+    if (to_taker == 0 || to_sharer == 0) return true;
+    if (to_taker > 0 || to_sharer > 0) return false;
     return lock.family == static_cast<std::uint16_t>(wire::Family::flock) && names_taker(pid, fd, lock.taker);
 }
 

@@ -121,8 +121,9 @@ void SupervisedSpool::write_sharer(const wire::InheritedLock &lock, pid_t pid, i
     const std::string command = command_line(pid);
     const wire::TextPiece pieces[] = {{&body, sizeof(body)}, {command.c_str(), command.size() + 1}};
     const std::uint32_t description = lock.description.load(std::memory_order_acquire);
+    if (description == 0) return;
     wire::Record *record = stream_.claim_with_text(writer_, identity_, pieces, 2);
-    if (record == nullptr || description == 0) return;
+    if (record == nullptr) return;
     record->kind = wire::RecordKind::sharer;
     record->family = static_cast<wire::Family>(lock.family);
     record->begin = ticks();
