@@ -210,7 +210,10 @@ void DeadlockDetector::request_done(Index index, const RequestEnd &end) {
         if (end.error == ETIMEDOUT) words = fmt::format("{}'s wait for {} timed out", name, lock);
         if (end.error == ECANCELED) words = fmt::format("{}'s wait for {} was cancelled", name, lock);
         if (end.error == EDEADLK) words = fmt::format("the kernel refused {} the lock {}", name, lock);
-        const auto cause = end.error == EDEADLK ? Deadlock::Cause::refused : Deadlock::Cause::interrupted;
+        // A call that the kernel could make nothing of has not waited.
+        const bool senseless = end.error == EBADF || end.error == EINVAL || end.error == EFAULT;
+        const bool refused = end.error == EDEADLK || senseless;
+        const auto cause = refused ? Deadlock::Cause::refused : Deadlock::Cause::interrupted;
         blame(deadlock, cause, end.t_ns, std::move(words));
     }
     close(at, end.t_ns);

@@ -65,11 +65,23 @@ Result<Preparation> prepare(const std::string &session_id) {
     return made;
 }
 
+// A program built with AddressSanitizer refuses to run behind another preloaded library, in which it fears hooks on
+// malloc; ours has none.
+std::string asan_options() {
+    const char *own = ::getenv("ASAN_OPTIONS");
+    const std::string options = own != nullptr ? own : "";
+    if (options.find("verify_asan_link_order") != std::string::npos) return options;
+    return options + (options.empty() ? "" : ":") + "verify_asan_link_order=0";
+}
+
 Environment environment_of(const Preparation &made) {
     std::error_code failed;
     std::string home = std::filesystem::absolute(planloop_home(), failed).string();
     if (failed) home = planloop_home();
-    return {{"LD_PRELOAD", made.preload}, {"PLANLOOP_SESSION", made.session.id}, {"PLANLOOP_HOME", home}};
+    return {{"LD_PRELOAD", made.preload},
+            {"PLANLOOP_SESSION", made.session.id},
+            {"PLANLOOP_HOME", home},
+            {"ASAN_OPTIONS", asan_options()}};
 }
 
 void say_verdict(const Session &session, const LiveExport::Outcome &outcome) {

@@ -131,7 +131,9 @@ __attribute__((noinline)) auto with_carried_environment(char *const *environment
 // a copy that says so.
 template <class Call>
 auto with_environment(char *const *environment, Call call) {
-    if (!settings.enabled) return call(environment);
+    // A pointer that leads nowhere is the kernel's to refuse.
+    const bool readable = environment == nullptr || wire::readable(environment, sizeof(char *));
+    if (!settings.enabled || !readable) return call(environment);
     if (find_entry(environment, kSessionName) == nullptr) return with_carried_environment(environment, call);
     char session[kSessionBytes];
     char preload[kPreloadBytes];

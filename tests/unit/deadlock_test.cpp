@@ -163,6 +163,19 @@ TEST(Deadlock, RefusedByTheKernelIsToldAsRefused) {
     std::cout << outcome.find("kernel_refused")->summary << '\n';
 }
 
+TEST(Deadlock, CallThatTheKernelCouldMakeNothingOfIsNone) {
+    for (const int error : {EBADF, EINVAL, EFAULT}) {
+        Scene scene;
+        add_files(scene, 1);
+        const Actor one = scene.process(101, "x");
+        scene.lock(one, target(1, 1));
+        Target again = target(1, 2);
+        again.fd = 77;
+        scene.failed(scene.request(one, again), error);
+        EXPECT_EQ(scene.play().count("self_deadlock"), 0u) << error;
+    }
+}
+
 TEST(Deadlock, MereContentionIsNone) {
     Scene scene;
     add_files(scene, 2);
