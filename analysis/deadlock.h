@@ -38,7 +38,8 @@ struct Deadlock {
     std::string resolved_by;
     std::vector<DeadlockMember> members;
     std::vector<Weakness> weaknesses;
-    std::uint32_t times = 1;  // it broke up and closed again
+    std::vector<std::int32_t> suspects;  // settling: pids whose end may have let the first one go on
+    std::uint32_t times = 1;             // it broke up and closed again
 
     bool simple() const;  // one ring, each waits for one other
     void clear() { *this = Deadlock{}; }

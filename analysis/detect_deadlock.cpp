@@ -215,6 +215,8 @@ void DeadlockDetector::request_done(Index index, const RequestEnd &end) {
         const bool refused = end.error == EDEADLK || senseless;
         const auto cause = refused ? Deadlock::Cause::refused : Deadlock::Cause::interrupted;
         blame(deadlock, cause, end.t_ns, std::move(words));
+    } else if (deadlock.state == Deadlock::State::open) {
+        for (const std::size_t place : who->waits_on) deadlock.suspects.push_back(deadlock.members[place].pid);
     }
     close(at, end.t_ns);
 }
@@ -251,6 +253,12 @@ void DeadlockDetector::process_ended(Index index, const ProcessEnd &end) {
         const bool in_it = std::any_of(deadlock.members.begin(), deadlock.members.end(),
                                        [&](const DeadlockMember &one) { return one.pid == process.pid; });
         if (!in_it) continue;
+        // Word of a death comes late. Meanwhile those that it set free may have ended in peace: they explain nothing.
+        const std::vector<std::int32_t> &suspects = deadlock.suspects;
+        if (deadlock.state == Deadlock::State::settling && !suspects.empty() &&
+            std::find(suspects.begin(), suspects.end(), process.pid) == suspects.end()) {
+            continue;
+        }
         blame(deadlock, Deadlock::Cause::died, end.t_ns, words);
     }
     std::vector<Index> explained;

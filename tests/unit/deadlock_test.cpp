@@ -118,6 +118,12 @@ TEST(Deadlock, SaysWhatEndedIt) {
              ring.scene.acquired(ring.requests[0]);
              ring.scene.ended(102, kSigkill);
          }},
+        {"perl 102 was killed by signal 9 (SIGKILL)",
+         [](Ring &ring) {  // told when the next owner has ended in peace already
+             ring.scene.acquired(ring.requests[0]);
+             ring.scene.ended(101, 0);
+             ring.scene.ended(102, kSigkill);
+         }},
     };
     for (const Case &one : cases) {
         Ring ring(3);
