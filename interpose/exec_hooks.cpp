@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "interpose/descriptor_calls.h"
@@ -22,9 +23,6 @@ namespace planloop::shim {
 void ExecRecord::begin() noexcept {
     Thread &me = thread;
     if (!prepare_fork() || !enter(me)) return;
-    const auto keep = [this](wire::Record *note) {
-        if (note != nullptr && count_ < kMostNotes) notes_[count_++] = note;
-    };
     if (tracked_mask.load(std::memory_order_relaxed) != 0) {
         for_each_open_descriptor([&](int fd) {
             if (!may_concern_locks(fd) || (wire::raw_syscall(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) return;
@@ -36,18 +34,20 @@ void ExecRecord::begin() noexcept {
                 identity.file = posix_locked_file(fd);
             }
             if (identity.packed() == 0) return;
-            keep(write_note(me, {.kind = wire::RecordKind::close,
-                                 .fd = fd,
-                                 .file = identity.file,
-                                 .description = identity.description,
-                                 .a = static_cast<std::uint64_t>(wire::CloseCause::exec)}));
+            wire::Record *note = write_note(me, {.kind = wire::RecordKind::close,
+                                                 .fd = fd,
+                                                 .file = identity.file,
+                                                 .description = identity.description,
+                                                 .a = static_cast<std::uint64_t>(wire::CloseCause::exec)});
+            if (note != nullptr && count_ < kMostNotes) closes_[count_++] = note;
         });
     }
-    keep(write_note(me, {.kind = wire::RecordKind::exec}));
+    exec_ = write_note(me, {.kind = wire::RecordKind::exec});
 }
 
 void ExecRecord::failed() noexcept {
-    while (count_ > 0) wire::StreamWriter::conclude(notes_[--count_], wire::State::annulled);
+    if (exec_ != nullptr) wire::StreamWriter::conclude(exec_, wire::State::annulled);
+    while (count_ > 0) wire::StreamWriter::conclude(closes_[--count_], wire::State::annulled);
 }
 
 namespace {
@@ -122,29 +122,36 @@ int record_exec(char *const *environment, Call call) {
     va_start(list, first);                           \
     for (std::size_t i = 1; i <= count; ++i) arguments[i] = va_arg(list, char *);
 
-// While a child is made with the program's own environment: what it inherits stands there for that time.
+// While a child is made with the program's own environment: what it inherits stands there for that time. One thread at
+// a time, and not on its stack: the program's environment must never point at memory that is gone, even when the thread
+// is cancelled inside system(3). Another thread's child is then found by the supervisor.
+std::atomic<bool> variable_in_use;
+char shared_variable[kSessionBytes];
+
 class SessionVariableSet {
   public:
     SessionVariableSet() noexcept {
-        if (!prepare_fork()) return;
-        entry_ = find_entry(environ, kSessionName);
-        Text text(variable_, sizeof(variable_));
-        if (entry_ == nullptr || !write_session(thread, text)) return;
-        before_ = *entry_;
-        *entry_ = variable_;
+        if (!prepare_fork() || variable_in_use.exchange(true, std::memory_order_acquire)) return;
+        char **entry = find_entry(environ, kSessionName);
+        Text text(shared_variable, sizeof(shared_variable));
+        if (entry != nullptr && write_session(thread, text)) {
+            before_ = *entry;
+            *entry = shared_variable;
+        } else {
+            variable_in_use.store(false, std::memory_order_release);
+        }
     }
     ~SessionVariableSet() noexcept {
-        // The program may have changed its environment meanwhile.
         if (before_ == nullptr) return;
-        if (char **now = find_entry(environ, kSessionName); now != nullptr && *now == variable_) *now = before_;
+        // The program may have changed its environment meanwhile.
+        if (char **now = find_entry(environ, kSessionName); now != nullptr && *now == shared_variable) *now = before_;
+        variable_in_use.store(false, std::memory_order_release);
     }
     SessionVariableSet(const SessionVariableSet &) = delete;
     SessionVariableSet &operator=(const SessionVariableSet &) = delete;
 
   private:
-    char **entry_ = nullptr;
     char *before_ = nullptr;
-    char variable_[kSessionBytes];
 };
 
 }  // namespace

@@ -50,7 +50,7 @@ bool make_absolute(int fd, const struct flock &lock, LockCall &call) noexcept {
     off_t length = lock.l_len;
     off_t end = 0;
     if (length < 0) {
-        if (__builtin_add_overflow(start, length, &start)) return false;
+        if (__builtin_add_overflow(start, length, &start) || start < 0) return false;
         length = -length;
     }
     if (start < 0) return false;

@@ -114,10 +114,28 @@ std::uint32_t description_of_copy(int fd, std::uint64_t device, std::uint64_t in
     return description;
 }
 
+namespace {
+
+// What the taker of a lock, before it died, found this process to share under this very number.
+Identity identity_found_by_taker(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
+    const std::int32_t self = own_pid();
+    Identity shared;
+    for (const wire::InheritedLock &lock : process.spool.header().inherited) {
+        const std::uint32_t description = lock.description.load(std::memory_order_acquire);
+        if (description == 0 || lock.sharer != self || lock.fd != fd) continue;
+        if (lock.device == device && lock.inode == inode) shared = {lock.file, description};
+    }
+    return shared;
+}
+
+}  // namespace
+
 Identity shared_identity(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
     Identity shared;
     for_each_lock_line(own_pid(), fd, [&](const LockLine &line) {
         if (line.inode != inode) return;
+        // In a PID namespace of its own, the dead and those outside have no number.
+        if (line.family == wire::Family::flock && line.taker == 0) shared = identity_found_by_taker(fd, device, inode);
         for (const wire::InheritedLock &lock : process.spool.header().inherited) {
             if (is_published(lock, fd, device, inode, line)) shared = {lock.file, lock.description.load()};
         }
@@ -215,13 +233,12 @@ void adopt_from_environment() noexcept {
         identity.description = static_cast<std::uint32_t>(take_number(text));
         if (*text == '.') ++text;
         identity.file = static_cast<std::uint32_t>(take_number(text));
+        const bool posix = *text == 'p';
+        if (posix) ++text;
         struct stat status {};
         if (identity.packed() == 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) continue;
         track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
-        if (*text == 'p') {
-            ++text;
-            if (!another_process) note_posix_lock(fd, identity.file);
-        }
+        if (posix && !another_process) note_posix_lock(fd, identity.file);
         // An exec'd image is found again by its pid; a spawned one has to say that it shares.
         if (!another_process || !enter(me)) continue;
         introduce_sharer(me, process.identity.pid, {}, fd, identity.file, identity.description);
@@ -234,25 +251,26 @@ bool append_inherited(Thread &me, Text &text) noexcept {
     const bool vforked = in_vfork_child(me);
     const auto pid = static_cast<std::uint64_t>(vforked ? me.vfork_parent : own_pid());
     const std::uint32_t image = vforked || attached(me) ? process.identity.process : 0;
-    const std::size_t nothing = text.length();
-    text << pid << "." << image;
+    char room[sizeof(Settings::inherited)];
+    Text list(room, sizeof(room));
+    list << pid << "." << image;
     bool any = false;
     for_each_tracked([&](int fd, const Descriptor &descriptor) {
         const Identity identity = Identity::unpack(descriptor.ids.load(std::memory_order_acquire));
         const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFD);
         struct stat status {};
         if (flags < 0 || (flags & FD_CLOEXEC) != 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return;
-        if (status.st_dev != descriptor.device || status.st_ino != descriptor.inode || !text.whole()) return;
-        const std::size_t before = text.length();
-        text << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
-        if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) text << "p";
-        if (text.whole()) {
+        if (status.st_dev != descriptor.device || status.st_ino != descriptor.inode || !list.whole()) return;
+        const std::size_t before = list.length();
+        list << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
+        if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) list << "p";
+        if (list.whole()) {
             any = true;
         } else {
-            text.cut_back(before);  // the supervisor finds the rest in /proc
+            list.cut_back(before);  // the supervisor finds the rest in /proc
         }
     });
-    if (!any) text.cut_back(nothing);
+    if (any) text << room;
     return any;
 }
 

@@ -54,7 +54,8 @@ bool adopt(int fd) noexcept;
 // The same for all descriptors; true when the process then has tracked descriptors.
 bool adopt_all() noexcept;
 
-// Appends "pid.image;fd…" as told above for the tracked descriptors that a new image would get; false: there are none.
+// Appends "pid.image;fd…" as told above for the tracked descriptors that a new image would get, as many as it has room
+// for in Settings::inherited; false: there are none.
 bool append_inherited(Thread &me, Text &text) noexcept;
 
 }  // namespace planloop::shim

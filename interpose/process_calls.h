@@ -49,8 +49,7 @@ auto record_child_wait(std::int64_t child, Real real_call) {
 }
 
 // Before and after an exec. begin() records which tracked descriptors will be closed by it and that it is about to
-// happen; failed() takes that back. `environment` is what the new image shall get: the program's, or a copy on the
-// stack that tells it which locks it holds.
+// happen; failed() takes that back.
 class ExecRecord {
   public:
     void begin() noexcept;
@@ -58,7 +57,8 @@ class ExecRecord {
 
   private:
     static constexpr int kMostNotes = 64;
-    wire::Record *notes_[kMostNotes];
+    wire::Record *exec_ = nullptr;
+    wire::Record *closes_[kMostNotes];  // what is closed beyond them stays closed in the trace
     int count_ = 0;
 };
 

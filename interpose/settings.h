@@ -1,8 +1,7 @@
 // What the environment asks for, read once before main: later the program may have changed or cleared it.
 //
-//   PLANLOOP_SESSION     the session to record into; empty or missing: the shim does nothing. A value may carry what
-//   the
-//                        process inherits behind a '!': see inherited.h
+//   PLANLOOP_SESSION     the session to record into; empty or missing: the shim does nothing. Behind a '!' a value may
+//                        carry what the process inherits: see inherited.h
 //   PLANLOOP_HOME        default $HOME/.planloop
 //   PLANLOOP_TRACE_ID    the trace id that this process and its children carry
 //   PLANLOOP_NO_RECORDING=1  the shim does nothing

@@ -57,6 +57,10 @@ class HoldEnds(TracedTest):
         answer = self.actor.timed("fclose 3")
         self.check_ended_during(self.check_released("close"), answer)
 
+    def test_stream_opened_on_another_file(self):
+        answer = self.actor.timed("freopen 3 /dev/null")
+        self.check_ended_during(self.check_released("close"), answer)
+
     def test_another_file_put_over_the_descriptor(self):
         for call in ("dup2 4 3", "dup3 4 3"):
             with self.subTest(call=call):
@@ -152,6 +156,16 @@ class HoldEnds(TracedTest):
                 self.check_holders(self.actor)
 
     def test_exec_keeps_it(self):
+        self.actor = self.actor.exec()
+        self.check_holders(self.actor)
+        answer = self.actor.timed("close 3")
+        self.check_ended_during(self.check_released("close", self.actor), answer)
+
+    def test_exec_hands_on_many(self):
+        others = [self.file(f"other{i}") for i in range(120)]
+        for fd, other in enumerate(others, start=4):
+            self.assertEqual(self.actor.call(f"open {other}"), fd)
+            self.actor.call(f"flock {fd} ex")
         self.actor = self.actor.exec()
         self.check_holders(self.actor)
         answer = self.actor.timed("close 3")

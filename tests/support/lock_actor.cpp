@@ -140,6 +140,13 @@ Answer do_close_range(const Words &words) {
     const auto last = static_cast<unsigned>(number(words, 2));
     return measured([&] { return close_range(first, last, 0); });
 }
+// freopen FD PATH: closes the descriptor and opens another file
+Answer do_freopen(const Words &words) {
+    FILE *const stream = fdopen(fd_of(words, 1), "r+");
+    return measured([&] {
+        return stream == nullptr ? -1 : freopen(words.at(2).c_str(), "r", stream) == nullptr ? -1 : 0;
+    });
+}
 // fclose FD: through a stream
 Answer do_fclose(const Words &words) {
     FILE *const stream = fdopen(fd_of(words, 1), "r+");
@@ -259,31 +266,19 @@ struct Command {
     Answer (*run)(const Words &);
 };
 constexpr Command kCommands[] = {
-    {"open", do_open},
-    {"flock", do_flock},
-    {"fcntl", do_fcntl},
-    {"lockf", do_lockf},
-    {"close", do_close},
-    {"close_range", do_close_range},
-    {"fclose", do_fclose},
-    {"dup", do_dup},
-    {"dup2", do_dup2},
-    {"dup3", do_dup3},
-    {"dupfd", do_dupfd},
-    {"lseek", do_lseek},
-    {"truncate", do_truncate},
-    {"hold", do_hold},
-    {"fork", do_fork},
-    {"spawn", do_fork},
-    {"vspawn", do_fork},
-    {"exec", do_exec},
-    {"failing_exec", do_failing_exec},
-    {"thread", do_thread},
-    {"exit", do_exit},
-    {"_exit", do_exit},
-    {"quick_exit", do_exit},
-    {"abort", do_exit},
-    {"wait", do_wait},
+    {"open", do_open},     {"flock", do_flock},
+    {"fcntl", do_fcntl},   {"lockf", do_lockf},
+    {"close", do_close},   {"close_range", do_close_range},
+    {"fclose", do_fclose}, {"freopen", do_freopen},
+    {"dup", do_dup},       {"dup2", do_dup2},
+    {"dup3", do_dup3},     {"dupfd", do_dupfd},
+    {"lseek", do_lseek},   {"truncate", do_truncate},
+    {"hold", do_hold},     {"fork", do_fork},
+    {"spawn", do_fork},    {"vspawn", do_fork},
+    {"exec", do_exec},     {"failing_exec", do_failing_exec},
+    {"thread", do_thread}, {"exit", do_exit},
+    {"_exit", do_exit},    {"quick_exit", do_exit},
+    {"abort", do_exit},    {"wait", do_wait},
 };
 
 Answer obey(const std::string &line) {
