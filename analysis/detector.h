@@ -56,11 +56,14 @@ enum Hook : unsigned {
     kRawEvent = 64,
     kDecided = 128,
     kChildWait = 256,
+    kRequested = 512,
 };
 
 class Observer {
   public:
     virtual ~Observer() = default;
+    // Any lock call begins; what a conversion drops is still held. It may have no owner, or arguments that mean
+    // nothing.
     virtual void requested(const Request & /*request*/) {}
     virtual void blocked(Index /*request*/) {}  // a blocking call begins and something stands in its way
     virtual void request_done(Index /*request*/, const RequestEnd & /*end*/) {}

@@ -27,7 +27,8 @@ struct Hold {
     std::int32_t pid = 0, tid = 0;
     std::uint32_t parts = 0;
     std::uint64_t caller = 0;
-    bool listed = false;  // in the report
+    std::int64_t fd = -1;  // it was taken through
+    bool listed = false;   // in the report
 
     void clear() { *this = Hold{}; }
 };
@@ -103,7 +104,30 @@ struct Model {
     Pool<Hold> holds;
     Pool<Ranges> ranges;
     Pool<Request> requests;
-    std::int64_t now_ns = 0;  // time of the event being applied
+    std::int64_t now_ns = 0;                          // time of the event being applied
+    std::int64_t long_wait_ns = 0, long_hold_ns = 0;  // see AnalysisOptions
+
+    const std::vector<Index> &owned_by(wire::Family family, Index owner) const {
+        switch (owner_kind(family)) {
+            case wire::Owner::description:
+                return table.description(owner).owned;
+            case wire::Owner::process:
+                return table.process(owner).owned;
+            case wire::Owner::thread:
+                break;
+        }
+        return table.thread(owner).owned;
+    }
+
+    // Calls visit(segment) for what the request's owner, which must be known, has of the same lock already.
+    template <class Visit>
+    void for_own(const Request &request, Visit visit) const {
+        for (const Index at : owned_by(request.family, request.owner)) {
+            const Ranges &own = ranges[at];
+            if (own.domain == request.domain && own.family == request.family)
+                own.map.for_overlaps(request.first, request.last, visit);
+        }
+    }
 
     // Calls visit(hold index) for each held segment in the way of a lock of `mode` on [first, last] by `owner`.
     template <class Visit>

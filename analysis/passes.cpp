@@ -7,6 +7,12 @@ std::unique_ptr<Detector> make_deadlock(const Model &model);
 std::unique_ptr<Detector> make_killed_while_holding(const Model &model);
 std::unique_ptr<Detector> make_kernel_refused(const Model &model);
 std::unique_ptr<Detector> make_unlock_without_lock(const Model &model);
+std::unique_ptr<Detector> make_non_atomic_upgrade(const Model &model);
+std::unique_ptr<Detector> make_lock_lost_on_close(const Model &model);
+std::unique_ptr<Detector> make_lock_file_replaced(const Model &model);
+std::unique_ptr<Detector> make_inherited_lock(const Model &model);
+std::unique_ptr<Detector> make_long_wait(const Model &model);
+std::unique_ptr<Detector> make_long_hold(const Model &model);
 std::unique_ptr<Detector> make_lost_events(const Model &model);
 std::unique_ptr<Detector> make_not_traced(const Model &model);
 
@@ -17,6 +23,12 @@ constexpr Pass kPasses[] = {
     {"kernel_refused", kRequestDone, make_kernel_refused},
     {"killed_while_holding", kProcessEnded, make_killed_while_holding},
     {"unlock_without_lock", kNothingUnlocked, make_unlock_without_lock},
+    {"non_atomic_upgrade", kRequested | kAcquired | kRequestDone, make_non_atomic_upgrade},
+    {"lock_lost_on_close", kRawEvent | kHoldEnded, make_lock_lost_on_close},
+    {"lock_file_replaced", kBlocked | kAcquired, make_lock_file_replaced},
+    {"inherited_lock", kProcessEnded | kBlocked | kHoldEnded, make_inherited_lock},
+    {"long_wait", kRequestDone, make_long_wait},
+    {"long_hold", kHoldEnded, make_long_hold},
     {"lost_events", 0, make_lost_events},
     {"not_traced", kRawEvent, make_not_traced},
 };
@@ -30,6 +42,9 @@ Passes::Passes(const Model &model) {
     }
 }
 
+void Passes::requested(const Request &request) {
+    each(kRequested, [&](Detector &detector) { detector.requested(request); });
+}
 void Passes::blocked(Index request) {
     each(kBlocked, [&](Detector &detector) { detector.blocked(request); });
 }

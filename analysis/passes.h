@@ -15,6 +15,7 @@ class Passes : public Observer {
   public:
     explicit Passes(const Model &model);
 
+    void requested(const Request &request) override;
     void blocked(Index request) override;
     void request_done(Index request, const RequestEnd &end) override;
     void acquired(Index hold) override;

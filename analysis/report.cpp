@@ -17,7 +17,10 @@ class Fanout : public Observer {
   public:
     Fanout(Timeline &timeline, Passes &passes) : timeline_(timeline), passes_(passes) {}
 
-    void requested(const Request &request) override { timeline_.requested(request); }
+    void requested(const Request &request) override {
+        timeline_.requested(request);
+        passes_.requested(request);
+    }
     void blocked(Index request) override { passes_.blocked(request); }
     void request_done(Index request, const RequestEnd &end) override {
         timeline_.request_done(request, end);
@@ -160,6 +163,8 @@ void add_rows(const Model &model, Report &report) {
 
 Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink) {
     Model model(source);
+    model.long_wait_ns = options.long_wait_ns;
+    model.long_hold_ns = options.long_hold_ns;
     Timeline timeline(model, sink, options.longest_delay_ns);
     Passes passes(model);
     Fanout fanout(timeline, passes);

@@ -120,6 +120,8 @@ struct AnalysisOptions {
     // Tells whether a process (pid, start time in clock ticks or 0) still runs; a session of an earlier boot has
     // none. Used only for what has no recorded end.
     std::function<bool(std::int32_t pid, std::uint64_t start_time)> alive;
+    // Waits and holds that last at least this long are findings.
+    std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until
     // they come. Not for longer than this, in recorded time; 0: as long as it takes, within bounded memory.
     std::int64_t longest_delay_ns = 0;

@@ -28,6 +28,11 @@ std::string thread_words(const Model &model, std::uint32_t image, std::int32_t p
     return words;
 }
 
+Participant participant_of(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid) {
+    const ProcessInfo &who = model.source.process(image);
+    return {pid, tid, who.name, who.command_line, who.trace_id, {}, {}, {}};
+}
+
 std::string lock_words(const Model &model, Index lock) {
     const std::string &path = model.locks.path(lock);
     return path.empty() ? model.locks[lock].id : path;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "analysis/model.h"
+#include "analysis/report.h"
 
 namespace planloop::analysis {
 
@@ -14,6 +15,8 @@ std::string duration_words(std::int64_t ns);                                    
 std::string process_words(const Model &model, std::uint32_t image, std::int32_t pid);  // "perl 101"
 // The same with the thread, when it is not the process' first.
 std::string thread_words(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid);
+// Who it is, for a finding; neither holds nor waits.
+Participant participant_of(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid);
 std::string lock_words(const Model &model, Index lock);  // its path, or its id when it has none
 std::string signal_words(int signal);                    // "signal 9 (SIGKILL)"
 // "was killed by signal 9 (SIGKILL)", "exited with status 1", "ended"

@@ -1,0 +1,92 @@
+"""What real programs do wrong with their locks is found, and what only looks alike is not."""
+
+import os
+import unittest
+
+from harness import TracedTest
+
+ORDER_AND_USE = (
+    "lock_order_inversion",
+    "upgrade_deadlock",
+    "non_atomic_upgrade",
+    "lock_lost_on_close",
+    "lock_file_replaced",
+    "inherited_lock",
+)
+
+
+class Findings(TracedTest):
+    def found(self):
+        """Kinds of findings about how locks are used, and the pids in each."""
+        return [
+            (finding["kind"], [who["pid"] for who in finding["participants"]])
+            for finding in self.report().findings()
+            if finding["kind"] in ORDER_AND_USE
+        ]
+
+    def cast(self, *names):
+        """Two processes that opened each of the files, as descriptors 3, 4 …"""
+        stage = self.stage()
+        actors = stage.cast(2)
+        files = [self.file(name) for name in names]
+        for actor in actors:
+            for path in files:
+                actor.call(f"open {path}")
+        return stage, actors, files
+
+
+class Use(Findings):
+    def test_posix_lock_lost_by_closing_another_descriptor(self):
+        stage, (one, two), (lock,) = self.cast("a")
+        one.call("fcntl 3 setlkw wr 0 0")
+        other = one.call(f"open {lock} rdonly")
+        one.call(f"close {other}")
+        two.call("fcntl 3 setlkw wr 0 0")
+        two.call("close 3")  # its own: as it should be
+        stage.close()
+        self.assertEqual(self.found(), [("lock_lost_on_close", [one.pid])])
+
+    def test_lock_file_that_was_made_anew_while_the_old_one_is_held(self):
+        stage, (one, two), (lock,) = self.cast("a")
+        one.call("flock 3 ex")
+        os.unlink(lock)
+        lock.touch()
+        anew = two.call(f"open {lock}")
+        two.call(f"flock {anew} ex")
+        self.assertEqual(self.found(), [("lock_file_replaced", [two.pid, one.pid])])
+        stage.close()
+
+    def test_lock_that_a_child_holds_on_to(self):
+        stage, (one, _), _ = self.cast("a")
+        one.call("flock 3 ex")
+        child = one.fork()
+        one.finish()
+        self.assertEqual(self.found(), [("inherited_lock", [child.pid])])
+        stage.close()
+
+    def test_child_that_ends_before_its_parent_inherits_nothing(self):
+        stage, (one, _), _ = self.cast("a")
+        one.call("flock 3 ex")
+        child = one.fork()
+        child.begin("exit 0")
+        one.call(f"wait {child.pid}")
+        one.finish()
+        stage.close()
+        self.assertEqual(self.found(), [])
+
+    def test_flock_upgrade_in_which_another_process_comes_first(self):
+        stage, (one, two), (lock,) = self.cast("a")
+        one.call("flock 3 sh")
+        two.call("flock 3 sh")
+        one.block("flock 3 ex", lock)
+        two.begin("flock 3 ex")
+        first = stage.first_answer([one, two])
+        first.call("flock 3 un")
+        last = two if first is one else one
+        last.end()
+        stage.close()
+        self.assertEqual(self.found(), [("non_atomic_upgrade", [last.pid, first.pid])])
+
+
+if __name__ == "__main__":
+    unittest.main()
