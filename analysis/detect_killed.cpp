@@ -42,8 +42,9 @@ class KilledWhileHolding : public Detector {
         found_.push_back({process.pid, process.name_image, end, std::move(locks), std::move(kept)});
     }
 
-    void finish(Report &report, const SourceNotes & /*notes*/) override {
-        for (const Found &found : found_) report.findings.push_back(describe(found, report.from_utc_ns));
+    void finish(Report &report, const SourceNotes &notes) override {
+        const bool lost = notes.dropped > 0 || notes.torn > 0;
+        for (const Found &found : found_) report.findings.push_back(describe(found, report.from_utc_ns, lost));
         if (not_listed_ > 0)
             report.notes.push_back(
                 fmt::format("{} further processes killed while holding are not listed", not_listed_));
@@ -62,7 +63,7 @@ class KilledWhileHolding : public Detector {
         if (std::find(list.begin(), list.end(), lock) == list.end()) list.push_back(lock);
     }
 
-    Finding describe(const Found &found, std::int64_t from_utc_ns) const {
+    Finding describe(const Found &found, std::int64_t from_utc_ns, bool lost) const {
         Finding finding;
         finding.kind = "killed_while_holding";
         // What others share and still hold protects as before.
@@ -83,8 +84,11 @@ class KilledWhileHolding : public Detector {
         std::string &text = finding.summary;
         const std::string name = process_words(model(), found.image, found.pid);
         if (found.end.status < 0) {
-            finding.certainty = Certainty::likely;
-            text = fmt::format("{} ended without going through exit, so it was probably killed", name);
+            // Its release and its exit may be among what was lost.
+            finding.certainty = lost ? Certainty::possible : Certainty::likely;
+            text = fmt::format("{} ended without {}, so it was {} killed", name,
+                               lost ? "a recorded exit, and events were lost" : "going through exit",
+                               lost ? "possibly" : "probably");
         } else {
             text = fmt::format("{} {}", name, death_words(found.end.status));
         }

@@ -18,7 +18,7 @@ bool refused(const Request &request, int error) noexcept {
 void Ownership::apply(const Event &event) {
     model_.now_ns = event.t_ns;
     observer_.event(event);
-    if (event.kind == EventKind::not_traced) return;
+    if (event.kind == EventKind::not_traced) return process_left_sight(event);
     if (event.kind == EventKind::process_started) return process_started(event);
     if (event.kind == EventKind::process_ended) return process_ended(event);
 

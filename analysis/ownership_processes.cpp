@@ -138,6 +138,7 @@ void Ownership::process_started(const Event &event) {
         process_replaced(process, event);
     }
     if (model_.table.process(process).image == 0) model_.table.count_process();
+    model_.table.process(process).out_of_sight = false;
     model_.table.attach(process, event.process, info);
     if (!model_.table.process(process).undecided.empty()) holds_.decide_all(model_.table.process(process), nullptr);
 }
@@ -152,19 +153,28 @@ void Ownership::process_replaced(Index process, const Event &event) {
     for (Descriptor &descriptor : model_.table.process(process).descriptors) descriptor.inherited = true;
 }
 
+void Ownership::process_left_sight(const Event &event) {
+    const Index process = model_.table.find_pid(event.pid);
+    if (process != kNone) model_.table.process(process).out_of_sight = true;
+}
+
 void Ownership::process_ended(const Event &event) {
     Index process = event.process != 0 ? model_.table.find_image(event.process) : kNone;
     if (process == kNone) process = model_.table.find_pid(event.pid);
     if (process == kNone) return;
     const Process &known = model_.table.process(process);
     if (event.start != 0 && known.start_time != 0 && known.start_time != event.start) return;  // an earlier bearer
-    end_process(process, {event.t_ns, death_reason(event.other), EndCertainty::exact, event.other});
+    // Most programs end by exit; only where exit would have been recorded does its absence tell of a kill.
+    const bool silent_exit = known.out_of_sight && event.other < 0;
+    const Reason reason = silent_exit ? Reason::exit : death_reason(event.other);
+    end_process(process, {event.t_ns, reason, EndCertainty::exact, event.other});
 }
 
 void Ownership::end_process(Index index, const ProcessEnd &end) {
     observer_.process_ended(index, end);
     Process &process = model_.table.process(index);
-    holds_.decide_all(process, end.reason == Reason::exit && end.status < 0 ? nullptr : &end);
+    const bool explains = end.reason != Reason::exit || end.status >= 0 || process.out_of_sight;
+    holds_.decide_all(process, explains ? &end : nullptr);
     HoldEnd hold_end{end.t_ns, end.reason, end.certainty, 0, process.name_image, 0, process.pid, process.pid};
     abandon_requests(index, end.t_ns);
     for (const Index thread : process.threads) holds_.drop_all(model_.table.thread(thread).owned, hold_end);
@@ -194,7 +204,8 @@ void Ownership::finish(const Alive &alive) {
             matters = matters || one.request != kNone || !one.owned.empty();
         }
         if (matters && alive && !alive(process.pid, process.start_time))
-            end_process(index, {model_.now_ns, Reason::killed, EndCertainty::approximate, -1});
+            end_process(index, {model_.now_ns, process.out_of_sight ? Reason::exit : Reason::killed,
+                                EndCertainty::approximate, -1});
         else if (!process.undecided.empty())
             holds_.decide_all(process, nullptr);
         for (const Index thread : process.threads) waits_.expire_polls(thread);

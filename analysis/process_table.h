@@ -55,6 +55,7 @@ struct Process {
     std::uint32_t name_image = 0;    // image to take name and trace id from
     bool main_seen = false;          // its first thread was counted
     bool nameless_children = false;  // it forked a child whose pid is not known
+    bool out_of_sight = false;       // became a program that is not traced: how it ends is not recorded
     std::vector<Index> threads;
     std::vector<Descriptor> descriptors;  // by fd
     std::vector<Index> owned;             // Ranges of process-owned families

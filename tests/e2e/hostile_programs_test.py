@@ -31,6 +31,16 @@ except OSError as error:
     print(error.errno)
 """
 
+CLOSE_ALL = """
+import fcntl, os, sys
+first = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(first, fcntl.LOCK_EX)
+os.closerange(3, 1000)
+second = os.open(sys.argv[1], os.O_RDWR)
+fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print(first, second)
+"""
+
 
 class Hostile(TracedTest):
     def test_pointers_that_lead_nowhere(self):
@@ -46,6 +56,28 @@ class Hostile(TracedTest):
         lock = self.file()
         self.same_both_ways(PROGRAMS / "sanitized_locker", lock)
         self.assertEqual(len(self.report().events("lock_acquired")), 1)
+
+    def test_program_that_closes_what_is_not_its_own(self):
+        self.same_both_ways(PYTHON, "-c", CLOSE_ALL, self.file())
+        self.assertEqual(len(self.report().events("lock_acquired")), 2)
+
+
+class OutOfSight(TracedTest):
+    def test_lock_in_a_pid_namespace_outlives_its_taker(self):
+        enter = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+        if self.run_program([*enter, "true"]).returncode != 0:
+            self.skipTest("no namespaces here")
+        self.traced(*enter, "bash", "-c", f"( flock 9; sleep .1 ) 9>'{self.file()}'; true")
+        report = self.report()
+        (release,) = report.events("lock_released")
+        self.assertEqual(release["reason"], "exit")
+        self.assertGreaterEqual(release["hold_ns"], 100_000_000)
+        self.assertEqual(report.findings("killed_while_holding"), [])
+
+    def test_end_of_an_untraced_holder_is_no_kill(self):
+        program, lock = PROGRAMS / "static_locker", self.file()
+        self.traced("sh", "-c", f"exec 9>'{lock}'; flock 9; exec {program} '{self.file('other')}'")
+        self.assertEqual(self.report().findings("killed_while_holding"), [])
 
 
 if __name__ == "__main__":

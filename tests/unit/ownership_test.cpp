@@ -337,6 +337,22 @@ TEST(Ownership, WhoeverSpeaksAfterLosingALockLostItAndWasNotKilled) {
     EXPECT_EQ(released[0]->certainty, EndCertainty::approximate);
 }
 
+TEST(Ownership, SilentEndIsAKillOnlyWhereExitWouldHaveBeenRecorded) {
+    for (const bool traced : {true, false}) {
+        Scene scene = scene_with_files();
+        const Actor one = scene.process(101, "bash");
+        scene.lock(one, {.description = 1});
+        if (!traced) {
+            scene.event(one, EventKind::not_traced);
+            scene.event(one, EventKind::process_exec);
+        }
+        scene.ended(101, -1);
+        const Outcome outcome = scene.play();
+        EXPECT_EQ(last_reason(outcome), traced ? "killed" : "exit");
+        EXPECT_EQ(outcome.count("killed_while_holding"), traced ? 1u : 0u);
+    }
+}
+
 TEST(Ownership, DeathThatNobodySawIsApproximate) {
     Scene scene = scene_with_files();
     const Actor one = scene.process(101, "x");
