@@ -131,7 +131,7 @@ char shared_variable[kSessionBytes];
 class SessionVariableSet {
   public:
     SessionVariableSet() noexcept {
-        if (!prepare_fork() || variable_in_use.exchange(true, std::memory_order_acquire)) return;
+        if (!prepare_child() || variable_in_use.exchange(true, std::memory_order_acquire)) return;
         char **entry = find_entry(environ, kSessionName);
         Text text(shared_variable, sizeof(shared_variable));
         if (entry != nullptr && write_session(thread, text)) {
@@ -229,7 +229,7 @@ extern "C" int planloop_posix_spawn(pid_t *pid, const char *path, const posix_sp
     PLANLOOP_EXPORT(posix_spawn);
 int planloop_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                          const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
-    prepare_fork();
+    prepare_child();
     note_if_untraceable(path);
     pid_t child = 0;
     const int result = with_environment(envp, [&](char *const *environment) {
@@ -247,7 +247,7 @@ extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_s
     PLANLOOP_EXPORT(posix_spawnp);
 int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
-    prepare_fork();
+    prepare_child();
     note_if_untraceable_in_path(file);
     pid_t child = 0;
     const int result = with_environment(envp, [&](char *const *environment) {

@@ -11,6 +11,8 @@ namespace planloop::shim {
 // Before a child is made: maps the spool's header, so that parent and child see the mask of inherited locks, and tracks
 // what is shared already. True when the child will share descriptors that matter.
 bool prepare_fork() noexcept;
+// The same, and notes which descriptors the child is about to share, since a lock may be taken on them later.
+bool prepare_child() noexcept;
 
 // After a child was made: it may share descriptors on which no lock has been taken yet.
 void note_child(std::int32_t child) noexcept;

@@ -13,6 +13,12 @@
 
 namespace planloop::shim {
 
+bool prepare_child() noexcept {
+    const bool concerns_locks = prepare_fork();
+    if (settings.enabled && !in_vfork_child(thread)) note_open_descriptors();
+    return concerns_locks;
+}
+
 bool prepare_fork() noexcept {
     read_settings();
     if (!settings.enabled || in_vfork_child(thread) || !open_spool()) return false;
@@ -63,8 +69,7 @@ __attribute__((destructor)) void finish() {
 template <Symbol symbol>
 pid_t hook_fork() {
     // Attached before the fork, since a stream's records stand in the order of their times.
-    const bool concerns_locks = prepare_fork() && enter(thread);
-    if (settings.enabled) note_open_descriptors();
+    const bool concerns_locks = prepare_child() && enter(thread);
     const std::uint64_t before = concerns_locks ? process.spool.ticks() : 0;
     const pid_t child = real<symbol>()();
     if (settings.enabled && child > 0) note_child(child);
@@ -110,7 +115,7 @@ pid_t planloop__Fork() {
 extern "C" __attribute__((used)) void *planloop_before_vfork() {
     // A vfork child that forks in this way again: the memory, and what is noted in it, stays its parent's.
     if (!in_vfork_child(thread)) {
-        prepare_fork();
+        prepare_child();
         thread.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
         thread.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
     }

@@ -4,7 +4,7 @@ import errno
 import time
 import unittest
 
-from harness import TracedTest, kernel_holders, wait_for_end
+from harness import TracedTest, kernel_holders, wait_for_end, wait_until
 
 RATE_ERROR = 0.001  # of the tracer's clock, as in hold_and_wait_times_test.py
 
@@ -154,6 +154,20 @@ class HoldEnds(TracedTest):
                 self.check_holders(self.actor, child)
                 child.finish()
                 self.check_holders(self.actor)
+
+    def test_child_started_before_the_lock_was_taken_shares_it(self):
+        for how in ("fork", "spawn", "vspawn"):
+            with self.subTest(how):
+                lock = self.file(how)
+                actor = self.play.root.spawn()
+                actor.call(f"open {lock}")
+                child = actor.spawn(how)
+                actor.call("flock 3 ex")
+                expected = {actor.pid, child.pid}
+                self.assertEqual(kernel_holders(self.play.pids, lock), expected)
+                wait_until("both are told", lambda: self.report().holders(lock) == expected)
+                actor.call("close 3")
+                self.assertEqual(self.report().holders(lock), {child.pid})
 
     def test_exec_keeps_it(self):
         self.actor = self.actor.exec()
