@@ -102,6 +102,14 @@ WaitingRequest describe_wait(const Model &model, const Request &request, std::in
     return waiting;
 }
 
+bool anything_open(Model &model) {
+    for (Index lock = 0; lock < model.locks.size(); ++lock) {
+        const auto &domain = model.locks.domain(model.locks[lock].domain);
+        if (!domain.owners.empty() || !domain.waiters.empty()) return true;
+    }
+    return false;
+}
+
 // What is open at the end counts up to it.
 void close_books(Model &model, Waits &waits, Report &report) {
     const std::int64_t to = report.to_utc_ns;
@@ -183,6 +191,9 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     }
     ownership.finish(options.alive);
     timeline.flush();
+    if (options.alive && options.now_utc_ns > report.to_utc_ns && anything_open(model)) {
+        report.to_utc_ns = model.now_ns = options.now_utc_ns;
+    }
 
     const SourceNotes notes = source.notes();
     report.processes = model.table.processes_seen();

@@ -120,6 +120,9 @@ struct AnalysisOptions {
     // Tells whether a process (pid, start time in clock ticks or 0) still runs; a session of an earlier boot has
     // none. Used only for what has no recorded end.
     std::function<bool(std::int32_t pid, std::uint64_t start_time)> alive;
+    // UTC now; 0: not known. What a process that still runs holds or waits for lasts until now, not only until the last
+    // event: in a program that hangs there are no more events.
+    std::int64_t now_utc_ns = 0;
     // Waits and holds that last at least this long are findings.
     std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until

@@ -1,5 +1,7 @@
 // planloop dev locks: reads a session and shows who waited for whom, as text or as one JSON object.
 
+#include <chrono>
+
 #include "analysis/event_source.h"
 #include "analysis/render_json.h"
 #include "analysis/render_spill.h"
@@ -65,6 +67,7 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     analysis::AnalysisOptions options;
     options.session = session->id;
     options.alive = liveness_of(*session);
+    options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
     const bool timeline = !arguments.has("--summary");
     if (arguments.has("--json")) return show_json(**source, options, timeline);
     const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};

@@ -353,6 +353,19 @@ TEST(Ownership, SilentEndIsAKillOnlyWhereExitWouldHaveBeenRecorded) {
     }
 }
 
+TEST(Ownership, WhatARunningProcessHoldsLastsUntilNow) {
+    const auto hold_total_ns = [](std::int64_t after_last_ns, bool runs) {
+        Scene scene = scene_with_files();
+        scene.lock(scene.process(101, "x"), {.description = 1});
+        AnalysisOptions options;
+        options.alive = [runs](std::int32_t, std::uint64_t) { return runs; };
+        if (after_last_ns != 0) options.now_utc_ns = Scene(scene).play().report.to_utc_ns + after_last_ns;
+        return scene.play(options).report.locks.at(0).hold.total;
+    };
+    EXPECT_EQ(hold_total_ns(1'000'000, true), hold_total_ns(0, true) + 1'000'000);
+    EXPECT_EQ(hold_total_ns(1'000'000, false), hold_total_ns(0, false));
+}
+
 TEST(Ownership, DeathThatNobodySawIsApproximate) {
     Scene scene = scene_with_files();
     const Actor one = scene.process(101, "x");
