@@ -88,5 +88,33 @@ class Use(Findings):
         self.assertEqual(self.found(), [("non_atomic_upgrade", [last.pid, first.pid])])
 
 
+class Order(Findings):
+    def nest(self, actor, *descriptors):
+        for descriptor in descriptors:
+            actor.call(f"flock {descriptor} ex")
+        for descriptor in descriptors:
+            actor.call(f"flock {descriptor} un")
+
+    def test_inversion_in_a_lucky_run(self):
+        stage, (one, two), _ = self.cast("a", "b")
+        self.nest(one, 3, 4)
+        self.nest(two, 4, 3)
+        stage.close()
+        self.assertEqual(self.found(), [("lock_order_inversion", [one.pid, two.pid])])
+
+    def test_inversion_behind_a_gate_is_none(self):
+        stage, (one, two), _ = self.cast("a", "b", "gate")
+        self.nest(one, 5, 3, 4)
+        self.nest(two, 5, 4, 3)
+        stage.close()
+        self.assertEqual(self.found(), [])
+
+    def test_one_program_after_the_other_is_no_inversion(self):
+        for name in "ab":
+            self.file(name)
+        self.traced("sh", "-c", "flock a flock b true; flock b flock a true; true", cwd=self.folder)
+        self.assertEqual(self.found(), [])
+
+
 if __name__ == "__main__":
     unittest.main()

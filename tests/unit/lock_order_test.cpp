@@ -1,0 +1,307 @@
+#include "analysis/lock_order.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <iostream>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/support/vector_source.h"
+
+namespace planloop::analysis {
+namespace {
+
+using test::Actor;
+using test::Outcome;
+using test::Scene;
+using test::Target;
+using wire::Family;
+using wire::Mode;
+
+constexpr std::uint32_t kFiles = 8;
+
+// Real descriptions are opened by one process; a number for each file and process keeps them apart.
+Target target(const Actor &who, std::uint32_t file, Mode mode = Mode::exclusive, Family family = Family::flock) {
+    Target made;
+    made.file = file;
+    made.fd = static_cast<std::int32_t>(10 + file);
+    made.description = static_cast<std::uint32_t>(who.tid) * 100 + file;
+    made.family = family;
+    made.mode = mode;
+    return made;
+}
+
+struct Stage {
+    Scene scene;
+    Actor one, two;
+    Stage() {
+        for (std::uint32_t i = 1; i <= kFiles; ++i) scene.file(i, "/tmp/" + std::to_string(i), 1000 + i);
+        one = scene.process(101, "x");
+        two = scene.process(102, "y");
+    }
+    // Takes the files one after the other and gives them back.
+    void nest(const Actor &who, const std::vector<std::uint32_t> &files, Mode mode = Mode::exclusive,
+              Family family = Family::flock) {
+        for (const std::uint32_t file : files) scene.lock(who, target(who, file, mode, family));
+        for (const std::uint32_t file : files) scene.unlock(who, target(who, file, Mode::none, family));
+    }
+    std::size_t inversions() const { return scene.play().count("lock_order_inversion"); }
+};
+
+TEST(LockOrder, InversionInALuckyRunIsFoundWithItsWitnesses) {
+    for (const Family family : {Family::flock, Family::ofd, Family::posix}) {
+        Stage stage;
+        stage.nest(stage.one, {1, 2}, Mode::exclusive, family);
+        stage.nest(stage.two, {2, 1}, Mode::exclusive, family);
+        const Outcome outcome = stage.scene.play();
+        ASSERT_EQ(outcome.count("lock_order_inversion"), 1u);
+        EXPECT_EQ(outcome.count("deadlock"), 0u);
+        const Finding &finding = *outcome.find("lock_order_inversion");
+        EXPECT_EQ(finding.certainty, Certainty::likely);
+        ASSERT_EQ(finding.participants.size(), 2u);
+        EXPECT_EQ(finding.participants[0].pid, 101);
+        EXPECT_EQ(finding.participants[1].pid, 102);
+        EXPECT_EQ(finding.participants[0].waits_for, finding.participants[1].holds[0]);
+        EXPECT_NE(finding.summary.find("/tmp/1 and /tmp/2"), std::string::npos) << finding.summary;
+    }
+}
+
+TEST(LockOrder, LongCirclesAreFound) {
+    for (const std::uint32_t size : {3u, 5u, 8u}) {
+        Stage stage;
+        for (std::uint32_t i = 0; i < size; ++i)
+            stage.nest(stage.scene.process(static_cast<std::int32_t>(200 + i), "p"), {i + 1, (i + 1) % size + 1});
+        const Outcome outcome = stage.scene.play();
+        ASSERT_EQ(outcome.count("lock_order_inversion"), 1u) << size;
+        EXPECT_EQ(outcome.find("lock_order_inversion")->participants.size(), size);
+    }
+}
+
+TEST(LockOrder, SilentWhereNoScheduleCouldDeadlock) {
+    struct Case {
+        const char *what;
+        void (*play)(Stage &);
+    };
+    const Case cases[] = {
+        {"one order",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2, 3});
+             stage.nest(stage.two, {1, 3});
+             stage.nest(stage.two, {2, 3});
+         }},
+        {"one thread",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2});
+             stage.nest(stage.one, {2, 1});
+         }},
+        {"a gate lock",
+         [](Stage &stage) {
+             stage.nest(stage.one, {3, 1, 2});
+             stage.nest(stage.two, {3, 2, 1});
+         }},
+        {"readers only",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2}, Mode::shared);
+             stage.nest(stage.two, {2, 1}, Mode::shared);
+         }},
+        {"hand over hand",
+         [](Stage &stage) {
+             for (const Actor &who : {stage.one, stage.two}) {
+                 stage.scene.lock(who, target(who, 1));
+                 stage.scene.lock(who, target(who, 2));
+                 stage.scene.unlock(who, target(who, 1));
+                 stage.scene.lock(who, target(who, 3));
+                 stage.scene.unlock(who, target(who, 2));
+                 stage.scene.unlock(who, target(who, 3));
+                 stage.scene.lock(who, target(who, 1));
+                 stage.scene.unlock(who, target(who, 1));
+             }
+         }},
+        {"a try-lock, given up when refused",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2});
+             stage.scene.lock(stage.two, target(stage.two, 2));
+             Target attempt = target(stage.two, 1);
+             attempt.blocking = false;
+             stage.scene.lock(stage.two, attempt);
+         }},
+        {"a child that ended before the parent went on",
+         [](Stage &stage) {
+             const Actor child = stage.scene.fork(stage.one, 103, "c");
+             stage.nest(child, {1, 2});
+             stage.scene.exit(child);
+             stage.scene.event(stage.one, EventKind::child_wait_ended).start = 103;
+             stage.nest(stage.one, {2, 1});
+         }},
+        {"a parent that forked afterwards",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2});
+             stage.nest(stage.scene.fork(stage.one, 103, "c"), {2, 1});
+         }},
+        {"one child after the other",
+         [](Stage &stage) {
+             for (const std::int32_t pid : {103, 104}) {
+                 const Actor child = stage.scene.fork(stage.one, pid, "c");
+                 if (pid == 103)
+                     stage.nest(child, {1, 2});
+                 else
+                     stage.nest(child, {2, 1});
+                 stage.scene.exit(child);
+                 stage.scene.event(stage.one, EventKind::child_wait_ended).start = static_cast<std::uint64_t>(pid);
+             }
+         }},
+    };
+    for (const Case &one : cases) {
+        Stage stage;
+        one.play(stage);
+        EXPECT_EQ(stage.inversions(), 0u) << one.what;
+    }
+}
+
+// The twins of the silent cases.
+TEST(LockOrder, FoundWhereASmallDifferenceLetsThemMeet) {
+    struct Case {
+        const char *what;
+        void (*play)(Stage &);
+    };
+    const Case cases[] = {
+        {"a gate that both share",
+         [](Stage &stage) {
+             for (const bool first : {true, false}) {
+                 const Actor &who = first ? stage.one : stage.two;
+                 stage.scene.lock(who, target(who, 3, Mode::shared));
+                 stage.nest(who, first ? std::vector<std::uint32_t>{1, 2} : std::vector<std::uint32_t>{2, 1});
+                 stage.scene.unlock(who, target(who, 3, Mode::none));
+             }
+         }},
+        {"a try-lock that came first",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2});
+             Target attempt = target(stage.two, 2);
+             attempt.blocking = false;
+             stage.scene.lock(stage.two, attempt);
+             stage.scene.lock(stage.two, target(stage.two, 1));
+         }},
+        {"a child beside its parent",
+         [](Stage &stage) {
+             const Actor child = stage.scene.fork(stage.one, 103, "c");
+             stage.nest(child, {1, 2});
+             stage.nest(stage.one, {2, 1});
+         }},
+        {"two that merely ran one after the other",
+         [](Stage &stage) {
+             stage.nest(stage.one, {1, 2});
+             stage.scene.exit(stage.one);
+             stage.nest(stage.scene.process(104, "z"), {2, 1});
+         }},
+    };
+    for (const Case &one : cases) {
+        Stage stage;
+        one.play(stage);
+        EXPECT_EQ(stage.inversions(), 1u) << one.what;
+    }
+}
+
+// flock a flock b: the child asks for b while its parent, which waits for it, took a.
+TEST(LockOrder, WhatAChildInheritedIsHeldByIt) {
+    Stage stage;
+    std::uint32_t first = 1, second = 2;
+    for (const Actor &parent : {stage.one, stage.two}) {
+        stage.scene.lock(parent, target(parent, first));
+        const Actor child = stage.scene.fork(parent, parent.pid + 100, "flock");
+        stage.scene.waits_for_child(parent, child.pid);
+        stage.scene.lock(child, target(child, second));
+        stage.scene.exit(child);
+        stage.scene.unlock(parent, target(parent, first));
+        std::swap(first, second);
+    }
+    const Outcome outcome = stage.scene.play();
+    ASSERT_EQ(outcome.count("lock_order_inversion"), 1u);
+    EXPECT_EQ(outcome.find("lock_order_inversion")->certainty, Certainty::likely);
+}
+
+TEST(LockOrder, RangesOfOneFile) {
+    for (const std::uint64_t start : {100u, 5u}) {
+        Stage stage;
+        Target low = target(stage.one, 1, Mode::exclusive, Family::posix), high = low;
+        low.len = high.len = 10;
+        high.start = 100;
+        stage.scene.lock(stage.one, low);
+        stage.scene.lock(stage.one, high);
+        stage.scene.unlock(stage.one, low);
+        stage.scene.unlock(stage.one, high);
+        low.description = high.description = 77;
+        if (start == 100) {
+            stage.scene.lock(stage.two, high);
+            stage.scene.lock(stage.two, low);
+        } else {  // upwards again
+            stage.scene.lock(stage.two, low);
+            stage.scene.lock(stage.two, high);
+        }
+        EXPECT_EQ(stage.inversions(), start == 100 ? 1u : 0u);
+    }
+}
+
+TEST(LockOrder, DeadlockThatHappenedIsNotToldAgain) {
+    Stage stage;
+    stage.scene.lock(stage.one, target(stage.one, 1));
+    stage.scene.lock(stage.two, target(stage.two, 2));
+    stage.scene.request(stage.one, target(stage.one, 2));
+    stage.scene.request(stage.two, target(stage.two, 1));
+    const Outcome outcome = stage.scene.play();
+    EXPECT_EQ(outcome.count("deadlock"), 1u);
+    EXPECT_EQ(outcome.count("lock_order_inversion"), 0u);
+}
+
+// Random nesting by random processes: pairs that a naive comparison of all requests finds, and no circle without.
+TEST(LockOrder, RandomisedAgreesWithANaiveSearchForPairs) {
+    const unsigned seed = std::random_device{}();
+    std::cout << "seed " << seed << '\n';
+    std::mt19937 engine(seed);
+    struct Naive {
+        std::int32_t pid;
+        std::vector<std::uint32_t> held;
+        std::uint32_t wanted;
+    };
+    for (int run = 0; run < 300; ++run) {
+        Stage stage;
+        const bool ordered = run % 3 == 0;
+        std::vector<Naive> asked;
+        for (int step = 0; step < 12; ++step) {
+            const Actor &who = engine() % 2 == 0 ? stage.one : stage.two;
+            std::set<std::uint32_t> chosen;
+            while (chosen.size() < 1 + engine() % 3) chosen.insert(1 + static_cast<std::uint32_t>(engine() % 4));
+            std::vector<std::uint32_t> files(chosen.begin(), chosen.end());
+            if (!ordered) std::shuffle(files.begin(), files.end(), engine);
+            for (std::size_t i = 1; i < files.size(); ++i)
+                asked.push_back({who.pid, {files.begin(), files.begin() + static_cast<std::ptrdiff_t>(i)}, files[i]});
+            stage.nest(who, files);
+        }
+        std::set<std::set<std::string>> expected, found;
+        for (const Naive &a : asked) {
+            for (const Naive &b : asked) {
+                if (a.pid == b.pid) continue;
+                bool disjoint = true, a_in_b = false, b_in_a = false;
+                for (const std::uint32_t file : a.held) {
+                    disjoint = disjoint && std::count(b.held.begin(), b.held.end(), file) == 0;
+                    b_in_a = b_in_a || file == b.wanted;
+                }
+                for (const std::uint32_t file : b.held) a_in_b = a_in_b || file == a.wanted;
+                if (disjoint && a_in_b && b_in_a)
+                    expected.insert({"flock:fe:01:" + std::to_string(1000 + a.wanted),
+                                     "flock:fe:01:" + std::to_string(1000 + b.wanted)});
+            }
+        }
+        const Outcome outcome = stage.scene.play();
+        for (const Finding &finding : outcome.report.findings)
+            if (finding.kind == "lock_order_inversion") found.emplace(finding.locks.begin(), finding.locks.end());
+        EXPECT_EQ(found, expected) << "seed " << seed << " run " << run;
+    }
+}
+
+}  // namespace
+}  // namespace planloop::analysis
