@@ -7,21 +7,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <boost/interprocess/sync/file_lock.hpp>
 #include <cerrno>
 #include <condition_variable>
 #include <cstring>
 #include <map>
 #include <mutex>
-#include <new>
 #include <optional>
-#include <shared_mutex>
 #include <system_error>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "lockcore/process_gate.h"
 #include "lockcore/recorder.h"
 
 namespace planloop {
@@ -156,7 +154,7 @@ int open_file(const std::string &path) {
 
 }  // namespace
 
-// The kernel's lock belongs to the process, so between its threads `gate_` decides. Shared holders of the process have
+// The kernel's lock belongs to the process, so between its threads the gate decides. Shared holders of the process have
 // one shared lock of the kernel together: the first takes it, the last gives it back.
 class FileLock::File {
   public:
@@ -173,13 +171,14 @@ class FileLock::File {
     }
 
     LockName *name(Recorded recorded) noexcept { return recorded == Recorded::yes ? &name_ : nullptr; }
-    bool held(Mode mode) const noexcept {
-        return mode == Mode::shared ? sharers_.load(std::memory_order_relaxed) > 0
-                                    : exclusive_.load(std::memory_order_relaxed);
-    }
-    int lock(Mode mode, std::optional<Clock::time_point> deadline);
-    int try_lock(Mode mode);
-    void unlock(Mode mode);
+    bool held(Mode mode) const noexcept { return mode == Mode::shared ? gate_.shared() : gate_.alone(); }
+
+    int lock(std::optional<Clock::time_point> deadline);
+    int try_lock();
+    void unlock();
+    int lock_shared(std::optional<Clock::time_point> deadline);
+    int try_lock_shared();
+    void unlock_shared();
 
   private:
     using Identity = std::pair<dev_t, ino_t>;
@@ -193,17 +192,15 @@ class FileLock::File {
     static void after_fork_in_child();
     static void forget(File *file);
 
-    int enter_gate(Mode mode, std::optional<Clock::time_point> deadline);
-    void leave_gate(Mode mode);
     int ask_kernel(Mode mode, std::optional<Clock::time_point> deadline);
-    int share(std::optional<Clock::time_point> deadline, bool only_try);
+    int try_kernel(Mode mode) {
+        const Unhooked unhooked;
+        return try_take(kernel_, mode);
+    }
 
     Identity identity_;
     KernelLock kernel_;
-    std::shared_timed_mutex gate_;
-    std::timed_mutex sharing_;  // guards sharers_, and the kernel's shared lock while nobody has it
-    std::atomic<std::size_t> sharers_ = 0;
-    std::atomic<bool> exclusive_ = false;
+    ProcessGate gate_;
     std::vector<int> also_open_;  // further descriptors: closing one would drop the lock
     LockName name_;
 };
@@ -230,10 +227,7 @@ void FileLock::File::after_fork_in_child() {
     for (auto &[identity, known] : registry().files) {
         const std::shared_ptr<File> file = known.lock();
         if (file == nullptr) continue;
-        new (&file->gate_) std::shared_timed_mutex;
-        new (&file->sharing_) std::timed_mutex;
-        file->sharers_ = 0;
-        file->exclusive_ = false;
+        file->gate_.reset_in_child();
     }
     registry().mutex.unlock();
 }
@@ -275,23 +269,6 @@ std::shared_ptr<FileLock::File> FileLock::File::at(const std::string &path) {
     return file;
 }
 
-int FileLock::File::enter_gate(Mode mode, std::optional<Clock::time_point> deadline) {
-    try {
-        if (mode == Mode::shared) {
-            if (!deadline) return gate_.lock_shared(), 0;
-            return gate_.try_lock_shared_until(*deadline) ? 0 : ETIMEDOUT;
-        }
-        if (!deadline) return gate_.lock(), 0;
-        return gate_.try_lock_until(*deadline) ? 0 : ETIMEDOUT;
-    } catch (const std::system_error &error) {
-        return error.code().value();  // EDEADLK: this thread has it
-    }
-}
-
-void FileLock::File::leave_gate(Mode mode) {
-    mode == Mode::shared ? gate_.unlock_shared() : gate_.unlock();
-}
-
 int FileLock::File::ask_kernel(Mode mode, std::optional<Clock::time_point> deadline) {
     const Unhooked unhooked;
     if (!deadline) return take(kernel_, mode);
@@ -301,67 +278,73 @@ int FileLock::File::ask_kernel(Mode mode, std::optional<Clock::time_point> deadl
     return Asking(kernel_, mode).wait_until(*deadline);
 }
 
-int FileLock::File::share(std::optional<Clock::time_point> deadline, bool only_try) {
-    std::unique_lock guard(sharing_, std::defer_lock);
-    if (only_try) {
-        if (!guard.try_lock()) return EAGAIN;
-    } else if (deadline) {
-        if (!guard.try_lock_until(*deadline)) return ETIMEDOUT;
-    } else {
-        guard.lock();
-    }
-    if (sharers_ == 0) {
-        const Unhooked unhooked;
-        const int error = only_try ? try_take(kernel_, Mode::shared) : ask_kernel(Mode::shared, deadline);
-        if (error != 0) return error;
-    }
-    ++sharers_;
-    return 0;
-}
+namespace {
 
-int FileLock::File::lock(Mode mode, std::optional<Clock::time_point> deadline) {
-    int error = enter_gate(mode, deadline);
-    if (error != 0) return error;
-    struct Leaver {  // also when the thread is cancelled
-        File *file;
-        Mode mode;
-        ~Leaver() {
-            if (file != nullptr) file->leave_gate(mode);
-        }
-    } leaver{this, mode};
-    error = mode == Mode::shared ? share(deadline, false) : ask_kernel(mode, deadline);
-    if (error != 0) return error;
-    leaver.file = nullptr;
-    if (mode == Mode::exclusive) exclusive_.store(true, std::memory_order_relaxed);
-    return 0;
-}
+// Undoes what was begun, unless it came to its end: the thread may be cancelled while it asks the kernel.
+template <class Undo>
+class Unless {
+  public:
+    explicit Unless(Undo undo) : undo_(undo) {}
+    ~Unless() {
+        if (!done_) undo_();
+    }
+    Unless(const Unless &) = delete;
+    Unless &operator=(const Unless &) = delete;
+    void done() { done_ = true; }
 
-int FileLock::File::try_lock(Mode mode) {
-    if (!(mode == Mode::shared ? gate_.try_lock_shared() : gate_.try_lock())) return EAGAIN;
-    int error = 0;
-    if (mode == Mode::shared) {
-        error = share({}, true);
-    } else {
-        const Unhooked unhooked;
-        error = try_take(kernel_, mode);
-    }
-    if (error != 0) {
-        leave_gate(mode);
-    } else if (mode == Mode::exclusive) {
-        exclusive_.store(true, std::memory_order_relaxed);
-    }
+  private:
+    Undo undo_;
+    bool done_ = false;
+};
+
+}  // namespace
+
+int FileLock::File::lock(std::optional<Clock::time_point> deadline) {
+    int error = gate_.enter_alone(deadline);
+    if (error != 0) return error;
+    Unless locked([this] { gate_.leave_alone(); });
+    error = ask_kernel(Mode::exclusive, deadline);
+    if (error == 0) locked.done();
     return error;
 }
 
-void FileLock::File::unlock(Mode mode) {
-    if (mode == Mode::shared) {
-        const std::lock_guard guard(sharing_);
-        if (--sharers_ == 0) drop(kernel_);
-    } else {
-        exclusive_.store(false, std::memory_order_relaxed);
-        drop(kernel_);
-    }
-    leave_gate(mode);
+int FileLock::File::try_lock() {
+    if (!gate_.try_enter_alone()) return EAGAIN;
+    const int error = try_kernel(Mode::exclusive);
+    if (error != 0) gate_.leave_alone();
+    return error;
+}
+
+void FileLock::File::unlock() {
+    drop(kernel_);
+    gate_.leave_alone();
+}
+
+int FileLock::File::lock_shared(std::optional<Clock::time_point> deadline) {
+    bool first = false;
+    int error = gate_.enter_shared(deadline, first);
+    if (error != 0 || !first) return error;
+    Unless locked([this] { gate_.settle_shared(false); });
+    error = ask_kernel(Mode::shared, deadline);
+    if (error != 0) return error;
+    locked.done();
+    gate_.settle_shared(true);
+    return 0;
+}
+
+int FileLock::File::try_lock_shared() {
+    bool first = false;
+    if (!gate_.try_enter_shared(first)) return EAGAIN;
+    if (!first) return 0;
+    const int error = try_kernel(Mode::shared);
+    gate_.settle_shared(error == 0);
+    return error;
+}
+
+void FileLock::File::unlock_shared() {
+    if (!gate_.leave_shared()) return;
+    drop(kernel_);
+    gate_.left_shared();
 }
 
 struct FileLock::Opened {
@@ -390,17 +373,12 @@ FileLock::~FileLock() = default;
 bool FileLock::acquire(bool shared, Wait wait, Clock::time_point deadline, const void *caller) {
     const Mode mode = shared ? Mode::shared : Mode::exclusive;
     Call call(file_->name(recorded_), mode, wait != Wait::none, recording::Clock::system_call, caller);
+    const std::optional<Clock::time_point> until = wait == Wait::until ? std::optional(deadline) : std::nullopt;
     int error = 0;
-    switch (wait) {
-        case Wait::none:
-            error = file_->try_lock(mode);
-            break;
-        case Wait::until:
-            error = file_->lock(mode, deadline);
-            break;
-        case Wait::for_ever:
-            error = file_->lock(mode, {});
-            break;
+    if (wait == Wait::none) {
+        error = shared ? file_->try_lock_shared() : file_->try_lock();
+    } else {
+        error = shared ? file_->lock_shared(until) : file_->lock(until);
     }
     if (error == 0) {
         call.acquired();
@@ -415,7 +393,7 @@ void FileLock::give_back(bool shared, const void *caller) {
     const Mode mode = shared ? Mode::shared : Mode::exclusive;
     if (!file_->held(mode)) return;  // in a forked child, by a guard that its parent locked
     Call::release(file_->name(recorded_), mode, caller);
-    file_->unlock(mode);
+    shared ? file_->unlock_shared() : file_->unlock();
 }
 
 void FileLock::lock() {

@@ -24,7 +24,17 @@ constexpr std::size_t kW3cSpanDigits = 16;
 constexpr std::size_t kHexStart = 3 + kTimeDigits + 1;  // behind "tr_", the time and '_'
 constexpr std::size_t kLongestOperation = 64;
 
-thread_local OperationTrace thread_trace;
+// Without a destructor: locks are used, and recorded, while a thread's and the program's objects are destroyed.
+struct ThreadTrace {
+    char trace_id[kLongestTraceId + 1];
+    char operation[kLongestOperation + 1];
+};
+constinit thread_local ThreadTrace thread_trace{};
+
+template <std::size_t size>
+void copy_text(char (&to)[size], std::string_view from) {
+    to[from.copy(to, size - 1)] = '\0';
+}
 
 bool is_hex(std::string_view text) {
     return std::all_of(text.begin(), text.end(),
@@ -72,29 +82,30 @@ std::optional<std::string> unpack(std::string_view w3c) {
 
 // What the process was started with: later the environment holds what its own main thread put there.
 const std::string &inherited() {
-    static const std::string id = [] {
+    static const std::string &id = *new std::string([] {  // never destroyed: see ThreadTrace
         if (auto given = inherited_trace_id()) return *given;
         const char *parent = std::getenv(kTraceParentVariable);  // NOLINT(concurrency-mt-unsafe)
         return parent == nullptr ? std::string() : from_traceparent(parent).value_or(std::string());
-    }();
+    }());
     return id;
 }
 
-void set_trace(OperationTrace trace) {
-    thread_trace = std::move(trace);
+void set_trace(std::string_view trace_id, std::string_view operation) {
+    copy_text(thread_trace.trace_id, trace_id);
+    copy_text(thread_trace.operation, operation);
     if (++recording::trace_serial == 0) recording::trace_serial = 1;
 }
 
 }  // namespace
 
 std::string process_trace_id() {
-    static const std::string made = inherited().empty() ? make_trace_id() : inherited();
+    static const std::string &made = *new std::string(inherited().empty() ? make_trace_id() : inherited());
     return made;
 }
 
 std::string start_operation_trace(std::string_view operation) {
     std::string id = inherited().empty() ? make_trace_id() : inherited();
-    set_trace({id, std::string(operation.substr(0, kLongestOperation))});
+    set_trace(id, operation);
     if (getpid() == gettid()) {
         setenv(kTraceIdVariable, id.c_str(), 1);                      // NOLINT(concurrency-mt-unsafe)
         setenv(kTraceParentVariable, to_traceparent(id).c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
@@ -103,19 +114,19 @@ std::string start_operation_trace(std::string_view operation) {
 }
 
 OperationTrace current_trace() {
-    return thread_trace;
+    return {thread_trace.trace_id, thread_trace.operation};
 }
 
 std::string current_trace_id() {
-    return thread_trace.trace_id.empty() ? process_trace_id() : thread_trace.trace_id;
+    return thread_trace.trace_id[0] == '\0' ? process_trace_id() : thread_trace.trace_id;
 }
 
-TraceScope::TraceScope(OperationTrace trace) : before_(thread_trace) {
-    set_trace(std::move(trace));
+TraceScope::TraceScope(const OperationTrace &trace) : before_(current_trace()) {
+    set_trace(trace.trace_id, trace.operation);
 }
 
 TraceScope::~TraceScope() {
-    set_trace(std::move(before_));
+    set_trace(before_.trace_id, before_.operation);
 }
 
 std::vector<std::string> trace_environment() {

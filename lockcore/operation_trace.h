@@ -49,7 +49,7 @@ std::string process_trace_id();
 // Works under a trace that was handed over, and returns to the former one at the end of the scope.
 class TraceScope {
   public:
-    explicit TraceScope(OperationTrace trace);
+    explicit TraceScope(const OperationTrace &trace);
     ~TraceScope();
     TraceScope(const TraceScope &) = delete;
     TraceScope &operator=(const TraceScope &) = delete;

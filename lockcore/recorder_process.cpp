@@ -33,11 +33,19 @@ std::atomic<MarkPage *> page_of_marks{nullptr};
 std::uint32_t last_mark = 0;  // copied by fork, so no child uses a mark of its parent's again
 
 ProcessWriter process;
-std::string problem;
-std::unique_ptr<Session> chosen;
-// Spools stay mapped: another thread may still be writing its last record into the one before.
-std::vector<std::unique_ptr<wire::SpoolWriter>> spools;
-std::string spool_of_session;
+
+// Guarded by Attaching. Never destroyed: locks are used while the program's static objects go.
+struct Recording {
+    std::string problem;
+    std::unique_ptr<Session> chosen;
+    // Spools stay open: another thread may still be writing its last record into the one before.
+    std::vector<std::unique_ptr<wire::SpoolWriter>> spools;
+    std::string spool_of_session;
+};
+Recording &kept() {
+    static Recording *const state = new Recording;
+    return *state;
+}
 
 MarkPage *make_page() noexcept {
     void *memory = mmap(nullptr, wire::kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -146,7 +154,7 @@ void note_exit(int status, void *) {
 Result<std::unique_ptr<Session>> wanted_session() {
     const char *refused = std::getenv("PLANLOOP_NO_RECORDING");  // NOLINT(concurrency-mt-unsafe)
     if (refused != nullptr && std::strcmp(refused, "1") == 0) return std::unique_ptr<Session>();
-    if (chosen) return std::make_unique<Session>(*chosen);
+    if (kept().chosen) return std::make_unique<Session>(*kept().chosen);
     const char *id = std::getenv("PLANLOOP_SESSION");  // NOLINT(concurrency-mt-unsafe)
     if (id == nullptr || *id == '\0') return std::unique_ptr<Session>();
     const std::string_view text(id);
@@ -161,17 +169,17 @@ Result<void> open_spool() {
     if (!session) return session.error();
     if (*session == nullptr) return {};
     const std::string folder = (*session)->spool_dir();
-    if (spool_of_session != folder) {
-        spools.push_back(std::make_unique<wire::SpoolWriter>());
-        const int error = spools.back()->open(folder.c_str());
+    if (kept().spool_of_session != folder) {
+        kept().spools.push_back(std::make_unique<wire::SpoolWriter>());
+        const int error = kept().spools.back()->open(folder.c_str());
         if (error != 0) {
-            spools.pop_back();
+            kept().spools.pop_back();
             return Error{fmt::format("nothing is recorded: cannot open a spool in {}: {}", printable(folder),
                                      std::strerror(-error))};  // NOLINT(concurrency-mt-unsafe)
         }
-        spool_of_session = folder;
+        kept().spool_of_session = folder;
     }
-    process.spool = spools.back().get();
+    process.spool = kept().spools.back().get();
     return {};
 }
 
@@ -181,11 +189,11 @@ void attach_process(std::uint32_t mark) {
     shim_in_process.store(process.shim, std::memory_order_relaxed);
     if (process.shim != nullptr) return;
     if (unknown_version) {
-        problem = "locks are left to the preloaded library, which is of another version";
+        kept().problem = "locks are left to the preloaded library, which is of another version";
         return;
     }
     if (auto opened = open_spool(); !opened) {
-        problem = opened.error().message;
+        kept().problem = opened.error().message;
         return;
     }
     if (process.spool == nullptr) return;
@@ -198,13 +206,13 @@ void attach_process(std::uint32_t mark) {
 }
 
 std::uint32_t attach_under_lock(MarkPage &page) noexcept {
-    problem.clear();
+    kept().problem.clear();
     const std::uint32_t mark = ++last_mark;
     try {
         attach_process(mark);
     } catch (const std::exception &error) {
         process.spool = nullptr;
-        problem = error.what();
+        kept().problem = error.what();
     }
     page.mark.store(mark, std::memory_order_release);
     return mark;
@@ -243,9 +251,9 @@ Result<void> record_into(const Session &session) {
     MarkPage *page = page_for_marks();
     if (page == nullptr) return Error{"nothing is recorded: no memory"};
     const Attaching attaching(*page);
-    chosen = std::make_unique<Session>(session);
+    kept().chosen = std::make_unique<Session>(session);
     attach_under_lock(*page);
-    if (!problem.empty()) return Error{problem};
+    if (!kept().problem.empty()) return Error{kept().problem};
     return {};
 }
 
@@ -253,7 +261,7 @@ std::string recording_problem() {
     using namespace recording;
     if (attach() == 0) return "nothing is recorded: no memory";
     const Attaching attaching(*page_for_marks());
-    return problem;
+    return kept().problem;
 }
 
 }  // namespace planloop
