@@ -37,6 +37,12 @@ constexpr Pass kPasses[] = {
 
 }  // namespace
 
+std::vector<std::string_view> finding_kinds() {
+    std::vector<std::string_view> kinds{"self_deadlock"};  // the deadlock of one
+    for (const Pass &pass : kPasses) kinds.emplace_back(pass.name);
+    return kinds;
+}
+
 Passes::Passes(const Model &model) {
     for (const Pass &pass : kPasses) {
         hooks_ |= pass.hooks;

@@ -3,12 +3,16 @@
 #define PLANLOOP_ANALYSIS_PASSES_H
 
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "analysis/detector.h"
 
 namespace planloop::analysis {
+
+// Every kind of finding there is, by name; the texts live for ever.
+std::vector<std::string_view> finding_kinds();
 
 // All detectors in the order of the table, and for each hook those that asked for it.
 class Passes : public Observer {

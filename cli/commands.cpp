@@ -14,6 +14,10 @@ constexpr Option kSessionToShow{"--session", "S", "its id, a prefix that only it
 constexpr Option kColour{"--color", "WHEN", "auto (the default: only on a terminal), always or never",
                          "auto|always|never"};
 constexpr Option kJson{"--json", "", "one JSON object, schema planloop.locks/1", ""};
+constexpr Option kFailOn{"--fail-on", "KINDS",
+                         "exit with status 1 when there is such a finding; kinds, comma-separated", ""};
+constexpr Option kLongWait{"--long-wait", "SECONDS", "a wait from this on is a finding long_wait; default 10", ""};
+constexpr Option kLongHold{"--long-hold", "SECONDS", "a hold from this on is a finding long_hold; default 10", ""};
 constexpr Option kSummary{"--summary", "", "leave the timeline out", ""};
 
 constexpr Option kPlanSession{"--session", "S", "its id or a prefix that only it has; default: the current one", ""};
@@ -29,13 +33,14 @@ constexpr std::array kUpdateOptions{kPlanSession, kPayload, kDryRun};
 constexpr std::array kStatusOptions{kPlanSession, kStatusJson};
 constexpr std::array kCreateOptions{kName, kId, kTitle, kPurpose};
 constexpr std::array kPlanOptions{kPlanSession};
-constexpr std::array kRunOptions{kSessionToRecord};
-constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour};
+constexpr std::array kRunOptions{kSessionToRecord, kFailOn};
+constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour, kFailOn, kLongWait, kLongHold};
 
 constexpr std::array kCommands{
     Command{"dev run", "run a program and record every file lock that it and its children take", kRunOptions, true,
             "The program is not changed and needs no rights: a library is preloaded into it. planloop ends with the\n"
-            "program's own exit status, or by the signal that ended it.\n",
+            "program's own exit status, or by the signal that ended it; with --fail-on by 1 when the program itself\n"
+            "succeeded and there is such a finding.\n",
             "planloop dev run --session build -- make -j8",
             "record what make and its children lock, as session `build'", run_dev_run},
     Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false, "",
@@ -108,8 +113,8 @@ std::string help_of(const Command &command) {
     std::string out = fmt::format("usage: {}\n\nplanloop {}: {}\n", usage_of(command), command.name, command.summary);
     if (!command.details.empty()) out += fmt::format("\n{}", command.details);
     out += "\noptions:\n";
-    for (const Option &option : command.options) out += fmt::format("  {:<16} {}\n", option_text(option), option.help);
-    out += fmt::format("  {:<16} {}\n", "--help", "this text");
+    for (const Option &option : command.options) out += fmt::format("  {:<19} {}\n", option_text(option), option.help);
+    out += fmt::format("  {:<19} {}\n", "--help", "this text");
     out += fmt::format("\nexample: {}\n  {}\n", command.example_says, command.example);
     return out;
 }
@@ -126,7 +131,8 @@ std::string help_of_all() {
         "\n"
         "  planloop COMMAND --help   options of a command\n"
         "  planloop --version        the version\n\n"
-        "Exit status: 0 done, 2 bad usage or input; `dev run' ends as the program did.\n";
+        "Exit status: 0 done, 1 a finding that --fail-on names, 2 bad usage or input; `dev run' ends as the program "
+        "did.\n";
     return out;
 }
 

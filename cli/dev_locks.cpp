@@ -1,6 +1,15 @@
 // planloop dev locks: reads a session and shows who waited for whom, as text or as one JSON object.
 
+#include <fmt/format.h>
+
+#include <charconv>
 #include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include "analysis/event_source.h"
 #include "analysis/render_json.h"
@@ -8,6 +17,7 @@
 #include "analysis/render_text.h"
 #include "analysis/report.h"
 #include "cli/command.h"
+#include "cli/fail_on.h"
 #include "cli/output.h"
 #include "cli/session_liveness.h"
 #include "lockcore/session.h"
@@ -19,7 +29,8 @@ void say_notes(const analysis::Report &report) {
     for (const std::string &note : report.notes) say(note);
 }
 
-Result<int> show_json(analysis::EventSource &source, const analysis::AnalysisOptions &options, bool timeline) {
+Result<analysis::Report> show_json(analysis::EventSource &source, const analysis::AnalysisOptions &options,
+                                   bool timeline) {
     analysis::TimelineSpill entries;
     std::string row;
     analysis::TimelineSink sink;
@@ -30,16 +41,16 @@ Result<int> show_json(analysis::EventSource &source, const analysis::AnalysisOpt
             entries.append(row);
         };
     }
-    const analysis::Report report = analysis::analyse(source, options, sink);
+    analysis::Report report = analysis::analyse(source, options, sink);
     say_notes(report);
     write_out(analysis::json_before_timeline(report));
     if (const Result<void> copied = entries.copy_to(write_out); !copied) return copied.error();
     write_out(analysis::json_after_timeline(report));
-    return kExitDone;
+    return report;
 }
 
-Result<int> show_text(analysis::EventSource &source, const analysis::AnalysisOptions &options, bool timeline,
-                      const analysis::TextStyle &style) {
+Result<analysis::Report> show_text(analysis::EventSource &source, const analysis::AnalysisOptions &options,
+                                   bool timeline, const analysis::TextStyle &style) {
     std::string row;
     bool any = false;
     analysis::TimelineSink sink;
@@ -50,16 +61,35 @@ Result<int> show_text(analysis::EventSource &source, const analysis::AnalysisOpt
             any = write_out(row);
         };
     }
-    const analysis::Report report = analysis::analyse(source, options, sink);
+    analysis::Report report = analysis::analyse(source, options, sink);
     say_notes(report);
     if (any) write_out("\n");
     write_out(analysis::render_text(report, style));
-    return kExitDone;
+    return report;
+}
+
+Result<void> set_thresholds(const Arguments &arguments, analysis::AnalysisOptions &options) {
+    const std::pair<const char *, std::int64_t *> wanted[] = {{"--long-wait", &options.long_wait_ns},
+                                                              {"--long-hold", &options.long_hold_ns}};
+    for (const auto &[name, ns] : wanted) {
+        const std::optional<std::string> given = arguments.value(name);
+        if (!given) continue;
+        double seconds = 0;
+        const char *const end = given->data() + given->size();
+        const auto [stop, error] = std::from_chars(given->data(), end, seconds);
+        constexpr double kMostSeconds = 1e9;
+        if (error != std::errc() || stop != end || !(seconds >= 0) || seconds > kMostSeconds)
+            return Error{fmt::format("{} wants seconds, as 10 or 0.5, not '{}'", name, *given)};
+        *ns = static_cast<std::int64_t>(seconds * 1e9);
+    }
+    return {};
 }
 
 }  // namespace
 
 Result<int> run_dev_locks(const Arguments &arguments) {
+    const Result<std::vector<std::string>> fatal = kinds_to_fail_on(arguments);
+    if (!fatal) return fatal.error();
     const Result<Session> session = find_session(arguments.value("--session").value_or("latest"));
     if (!session) return session.error();
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(*session);
@@ -68,10 +98,13 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     options.session = session->id;
     options.alive = liveness_of(*session);
     options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+    if (const Result<void> set = set_thresholds(arguments, options); !set) return set.error();
     const bool timeline = !arguments.has("--summary");
-    if (arguments.has("--json")) return show_json(**source, options, timeline);
     const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
-    return show_text(**source, options, timeline, style);
+    const Result<analysis::Report> report = arguments.has("--json") ? show_json(**source, options, timeline)
+                                                                    : show_text(**source, options, timeline, style);
+    if (!report) return report.error();
+    return has_finding(*report, *fatal) ? kExitFinding : kExitDone;
 }
 
 }  // namespace planloop::cli

@@ -17,12 +17,15 @@
 #include <system_error>
 #include <vector>
 
+#include "analysis/event_source.h"
 #include "analysis/render_text.h"
 #include "cli/child.h"
 #include "cli/command.h"
+#include "cli/fail_on.h"
 #include "cli/output.h"
 #include "cli/preload_library.h"
 #include "cli/program.h"
+#include "cli/session_liveness.h"
 #include "cli/supervised_spool.h"
 #include "cli/supervisor.h"
 #include "lockcore/session.h"
@@ -96,10 +99,27 @@ void say_verdict(const Session &session, const LiveExport::Outcome &outcome) {
                     session.id));
 }
 
+// What could not be looked at while the program ran is looked at now.
+bool must_fail(const Session &session, const LiveExport::Outcome &outcome, const std::vector<std::string> &kinds) {
+    if (kinds.empty()) return false;
+    if (outcome.report) return has_finding(*outcome.report, kinds);
+    Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session);
+    if (!source) {
+        say(fmt::format("--fail-on: {}", source.error().message));
+        return true;
+    }
+    analysis::AnalysisOptions options;
+    options.session = session.id;
+    options.alive = liveness_of(session);
+    return has_finding(analysis::analyse(**source, options), kinds);
+}
+
 }  // namespace
 
 Result<int> run_dev_run(const Arguments &arguments) {
     const std::vector<std::string> &program = arguments.program;
+    const Result<std::vector<std::string>> fatal = kinds_to_fail_on(arguments);
+    if (!fatal) return fatal.error();
     const std::optional<std::string> wanted = arguments.value("--session");
     if (wanted && !valid_session_id(*wanted)) {
         return Error{fmt::format("'{}' cannot be a session's name: no slash, no dot in front, 1 to {} bytes", *wanted,
@@ -137,6 +157,8 @@ Result<int> run_dev_run(const Arguments &arguments) {
     }
     made->spool.reset();
     say_verdict(made->session, result->outcome);
+    const bool succeeded = WIFEXITED(result->wait_status) && WEXITSTATUS(result->wait_status) == 0;
+    if (succeeded && must_fail(made->session, result->outcome, *fatal)) return kExitFinding;
     end_like(result->wait_status);
 }
 

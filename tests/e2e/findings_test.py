@@ -116,5 +116,54 @@ class Order(Findings):
         self.assertEqual(self.found(), [])
 
 
+class Gates(Findings):
+    def test_status_1_for_a_finding_that_is_named(self):
+        stage, (one, two), _ = self.cast("a", "b")
+        for actor, order in ((one, (3, 4)), (two, (4, 3))):
+            for descriptor in order:
+                actor.call(f"flock {descriptor} ex")
+            for descriptor in order:
+                actor.call(f"flock {descriptor} un")
+        stage.close()
+        for kinds, status in (
+            ("lock_order_inversion", 1),
+            ("deadlock,lock_order_inversion", 1),
+            ("deadlock", 0),
+            ("deadlocks", 2),
+            ("", 2),
+        ):
+            for form in ("--json", "--summary"):
+                run = self.planloop("dev", "locks", "--session", self.session, form, "--fail-on", kinds)
+                self.assertEqual(run.returncode, status, f"{kinds!r}: {run.stderr}")
+
+    def test_dev_run_fails_when_the_program_itself_succeeded(self):
+        lock = self.file()
+        lose = (
+            "import fcntl,sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX);"
+            "open(sys.argv[1]).close(); sys.exit(int(sys.argv[2]))"
+        )
+        for kind, own_status, status in (
+            ("lock_lost_on_close", 0, 1),
+            ("lock_lost_on_close", 5, 5),
+            ("deadlock", 0, 0),
+        ):
+            run = self.planloop(
+                "dev", "run", "--session", f"{kind}{own_status}", "--fail-on", kind,
+                "--", "/usr/bin/python3", "-c", lose, lock, own_status,
+            )  # fmt: skip
+            self.assertEqual(run.returncode, status, run.stderr)
+
+    def test_thresholds_of_long_waits_and_holds(self):
+        stage, (one, _), _ = self.cast("a")
+        one.call("flock 3 ex")
+        one.call("hold 20000000")
+        stage.close()
+        for seconds, status in (("0.02", 1), ("3600", 0), ("soon", 2)):
+            run = self.planloop(
+                "dev", "locks", "--session", self.session, "--summary", "--long-hold", seconds, "--fail-on", "long_hold"
+            )
+            self.assertEqual(run.returncode, status, run.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()
