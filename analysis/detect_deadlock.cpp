@@ -232,7 +232,8 @@ void DeadlockDetector::hold_ended(Index index, const HoldEnd &end) {
         if (deadlock == nullptr || deadlock->state != Deadlock::State::open) continue;
         const DeadlockMember *who = member(*deadlock, request.stream);
         if (who == nullptr || who->entry != request.entry || who->waits_for != request.lock) continue;
-        if (request.owner == hold.owner || !exclude(request.mode, hold.mode)) continue;
+        const bool own = request.owner == hold.owner && request.family == model().locks[hold.lock].family;
+        if (own || !exclude(request.mode, hold.mode)) continue;
         const std::string words =
             fmt::format("{} released {}", process_words(model(), end.image, end.pid), lock_words(model(), hold.lock));
         const bool died = end.reason == Reason::killed || end.reason == Reason::exit;

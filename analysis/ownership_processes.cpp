@@ -167,7 +167,8 @@ void Ownership::process_ended(const Event &event) {
     // Most programs end by exit; only where exit would have been recorded does its absence tell of a kill.
     const bool silent_exit = known.out_of_sight && event.other < 0;
     const Reason reason = silent_exit ? Reason::exit : death_reason(event.other);
-    end_process(process, {event.t_ns, reason, EndCertainty::exact, event.other});
+    const bool seen = event.other != wire::kGoneUnwatched;
+    end_process(process, {event.t_ns, reason, seen ? EndCertainty::exact : EndCertainty::approximate, event.other});
 }
 
 void Ownership::end_process(Index index, const ProcessEnd &end) {

@@ -5,8 +5,6 @@
 namespace planloop::analysis {
 namespace {
 
-constexpr int kAncestors = 8;  // how far up a descriptor's origin is looked for
-
 auto descriptor_place(std::vector<Descriptor> &descriptors, std::int64_t fd) {
     return std::lower_bound(descriptors.begin(), descriptors.end(), fd,
                             [](const Descriptor &descriptor, std::int64_t wanted) { return descriptor.fd < wanted; });
@@ -198,18 +196,6 @@ void ProcessTable::release_description(Index description) {
     descriptions_.release(description);
 }
 
-Index ProcessTable::ancestor_description(Index process, std::int64_t fd, Index file) const {
-    std::int32_t pid = processes_[process].parent_pid;
-    for (int level = 0; level < kAncestors && pid > 0; ++level) {
-        const Index ancestor = find_pid(pid);
-        if (ancestor == kNone) return kNone;
-        const Index description = description_at(ancestor, fd);
-        if (description != kNone) return descriptions_[description].file == file ? description : kNone;
-        pid = processes_[ancestor].parent_pid;
-    }
-    return kNone;
-}
-
 Index ProcessTable::description_of(Index process, const Event &event, Index file, Index &lost) {
     // Instrumented programs name no descriptor: their locks on one file are one description.
     const std::int64_t fd = event.fd >= 0 ? event.fd : -2 - static_cast<std::int64_t>(file);
@@ -225,10 +211,6 @@ Index ProcessTable::description_of(Index process, const Event &event, Index file
     }
     Index description = named;
     if (description != kNone && descriptions_[description].file != file) description = kNone;
-    if (description == kNone && entry == nullptr && (event.flags & wire::kInheritedFd) != 0) {
-        description = ancestor_description(process, fd, file);
-        if (description != kNone && event.description != 0) adopt_number(description, event.description);
-    }
     if (description == kNone) description = make_description(file, event.description);
     lost = set_descriptor(process, fd, description, false);
     return description;

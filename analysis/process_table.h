@@ -118,7 +118,6 @@ class ProcessTable {
 
   private:
     const Descriptor *find_descriptor(Index process, std::int64_t fd) const;
-    Index ancestor_description(Index process, std::int64_t fd, Index file) const;
     Index make_description(Index file, std::uint32_t number);
     Index adopt_number(Index into, std::uint32_t number);
     void add_sharer(Index description, Index process);

@@ -12,7 +12,7 @@ namespace planloop::cli {
 namespace {
 
 constexpr std::size_t kPageBytes = 4096;
-constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 36;  // no spool is as large; keeps damage from taking memory
+constexpr std::uint64_t kMostSlots = std::uint64_t{1} << 28;  // 16 GiB of spool; keeps damage from taking memory
 
 unsigned bit_of(analysis::EventKind kind) {
     switch (kind) {

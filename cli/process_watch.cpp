@@ -115,12 +115,17 @@ bool ProcessWatch::look_at_stream(std::size_t stream) {
 
 void ProcessWatch::watch(pid_t pid, std::uint64_t start_time) {
     const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-    if (pidfd < 0) return;
+    if (pidfd < 0) {
+        // It came and went between two looks: told as what is known of it.
+        if (start_time != 0) spool_.write_ended(pid, start_time, wire::kGoneUnwatched, spool_.ticks());
+        return;
+    }
     // Read behind the pidfd: what runs now under this number is what the pidfd is about.
     const std::optional<ProcessStatus> status = process_status(pid);
     const bool same = status && (start_time == 0 || status->start_time == start_time);
     if (!same || is_readable(pidfd)) {
         ::close(pidfd);
+        if (start_time != 0) spool_.write_ended(pid, start_time, wire::kGoneUnwatched, spool_.ticks());
         return;
     }
     add_child(pid, pidfd);

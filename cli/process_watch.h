@@ -2,8 +2,8 @@
 // instant in which the kernel has taken the process's locks back, also after SIGKILL, and also for processes that are
 // nobody's child here.
 //
-// Which processes there are, the spool tells: look() finds those that attached since. A process that is gone before it
-// could be looked at is left out: nobody watched it, and the time of its death would be a guess.
+// Which processes there are, the spool tells: look() finds those that attached since. Of one that is gone
+// before it could be looked at it is recorded that nobody saw when (kGoneUnwatched).
 //
 // Threads: externally synchronised. Cost: look() is one load when nothing is new.
 #ifndef PLANLOOP_CLI_PROCESS_WATCH_H

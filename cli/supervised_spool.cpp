@@ -100,10 +100,10 @@ void SupervisedSpool::write(wire::RecordKind kind, std::uint64_t begin, std::uin
     stream_.publish(record, wire::State::complete);
 }
 
-void SupervisedSpool::write_ended(pid_t pid, std::uint64_t start_time, int wait_status,
+void SupervisedSpool::write_ended(pid_t pid, std::uint64_t start_time, std::int64_t wait_status,
                                   std::uint64_t died_at) noexcept {
     write(wire::RecordKind::ended, died_at, start_time, static_cast<std::uint64_t>(pid),
-          static_cast<std::uint64_t>(static_cast<std::int64_t>(wait_status)), {});
+          static_cast<std::uint64_t>(wait_status), {});
 }
 
 void SupervisedSpool::write_not_traced(pid_t pid, wire::NotTracedCause cause, const std::string &path) noexcept {

@@ -43,7 +43,7 @@ class SupervisedSpool {
     void reserve_ahead() noexcept;
 
     // `died_at`: ticks(). `wait_status` -1 and `start_time` 0: not known.
-    void write_ended(pid_t pid, std::uint64_t start_time, int wait_status, std::uint64_t died_at) noexcept;
+    void write_ended(pid_t pid, std::uint64_t start_time, std::int64_t wait_status, std::uint64_t died_at) noexcept;
     // `pid` has the description of a published lock as its descriptor `fd`. Published too, so that its shim looks out.
     void write_sharer(const wire::InheritedLock &lock, pid_t pid, int fd) noexcept;
     void write_not_traced(pid_t pid, wire::NotTracedCause cause, const std::string &path) noexcept;

@@ -50,20 +50,23 @@ void note_quick_exit() {
     note_exit(wire::ExitCause::quick, 0);
 }
 
+// Registered before everything else, so it runs after the program's exit handlers and all destructors, shortly before
+// the kernel closes what is open.
+void note_end(int status, void * /*unused*/) {
+    note_exit(wire::ExitCause::exit, status);
+}
+
 // Runs before main, in every process: keep it short.
 __attribute__((constructor)) void start() {
     resolve_eager();
     read_settings();
     if (!settings.enabled) return;
     note_open_descriptors();
+    on_exit(note_end, nullptr);
+    on_exit(note_end, nullptr);
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
     hide_carried_settings();
     if (settings.inherits) adopt_from_environment();
-}
-
-// Runs after the program's own exit handlers and destructors, shortly before the kernel closes what is open.
-__attribute__((destructor)) void finish() {
-    note_exit(wire::ExitCause::exit, 0);
 }
 
 template <Symbol symbol>

@@ -27,8 +27,8 @@
 
 namespace planloop {
 
-// From now on the process records into this session: call it before other threads lock. Under the preloaded library that
-// library's session stays.
+// From now on the process records into this session: call it before other threads lock. Under the preloaded library
+// that library's session stays.
 Result<void> record_into(const Session &session);
 // One line; empty when the process records or was not asked to.
 std::string recording_problem();

@@ -72,8 +72,8 @@ enum class RecordKind : std::uint8_t {
     file,       // first sight of a file: FileBody and its path follow
     sharer,  // another process was seen to share the description of fd; a: its pid, b: its descriptor there; with the
              // text of `process` about it
-    ended,   // written by a supervisor: a process is gone; a: its pid, b: wait status or -1 when not known,
-             // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
+    ended,  // written by a supervisor: a process is gone; a: its pid, b: wait status, -1 when not known, kGoneUnwatched
+            // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
     wait_child,  // a call that waits for a child; pending while it waits; a: pid argument, b: what it returned
     not_traced,  // a program was started in which the shim cannot be; a: its pid (0: not known), b: NotTracedCause;
                  // one text follows: its path
@@ -81,6 +81,9 @@ enum class RecordKind : std::uint8_t {
     trace,       // from here on this thread's records are about an operation; two texts follow: trace id and operation,
                  // both empty: those of the process again
 };
+
+// Wait status of an `ended` record whose time is only when a supervisor found the process gone.
+inline constexpr std::int64_t kGoneUnwatched = -2;
 
 enum class State : std::uint8_t {
     empty = 0,
@@ -93,7 +96,6 @@ enum class State : std::uint8_t {
 // Flags of acquire and release records.
 enum Flags : std::uint8_t {
     kBlocking = 1,       // the call may wait
-    kInheritedFd = 2,    // the descriptor was open before this process image first used it for a lock
     kSyscall = 4,        // made through syscall(2)
     kBadArguments = 8,   // the kernel would not know what to lock: command, pointer or range is invalid
     kInstrumented = 16,  // recorded by the program itself, which links lockcore

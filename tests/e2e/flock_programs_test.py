@@ -110,7 +110,7 @@ class WhatTheProgramSees(TracedTest):
         show = (PYTHON, "-c", "import os; print('\\n'.join(sorted(os.environ)))")
         plain, traced = self.run_program(show).stdout, self.traced(*show).stdout
         added = set(traced.split()) - set(plain.split())
-        self.assertEqual({name for name in added if not name.startswith("PLANLOOP_")}, {"LD_PRELOAD"})
+        self.assertEqual({name for name in added if not name.startswith("PLANLOOP_")}, {"LD_PRELOAD", "ASAN_OPTIONS"})
         self.assertEqual(set(plain.split()) - set(traced.split()), set())
 
     def test_descriptors_limits_and_signals_are_untouched(self):
