@@ -8,6 +8,7 @@ std::unique_ptr<Detector> make_killed_while_holding(const Model &model);
 std::unique_ptr<Detector> make_kernel_refused(const Model &model);
 std::unique_ptr<Detector> make_unlock_without_lock(const Model &model);
 std::unique_ptr<Detector> make_lock_order_inversion(const Model &model);
+std::unique_ptr<Detector> make_upgrade_deadlock(const Model &model);
 std::unique_ptr<Detector> make_non_atomic_upgrade(const Model &model);
 std::unique_ptr<Detector> make_lock_lost_on_close(const Model &model);
 std::unique_ptr<Detector> make_lock_file_replaced(const Model &model);
@@ -25,6 +26,7 @@ constexpr Pass kPasses[] = {
     {"killed_while_holding", kProcessEnded, make_killed_while_holding},
     {"unlock_without_lock", kNothingUnlocked, make_unlock_without_lock},
     {"lock_order_inversion", kRawEvent | kRequested, make_lock_order_inversion},
+    {"upgrade_deadlock", kRawEvent | kRequested, make_upgrade_deadlock},
     {"non_atomic_upgrade", kRequested | kAcquired | kRequestDone, make_non_atomic_upgrade},
     {"lock_lost_on_close", kRawEvent | kHoldEnded, make_lock_lost_on_close},
     {"lock_file_replaced", kBlocked | kAcquired, make_lock_file_replaced},

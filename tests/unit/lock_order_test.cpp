@@ -257,6 +257,41 @@ TEST(LockOrder, DeadlockThatHappenedIsNotToldAgain) {
     EXPECT_EQ(outcome.count("lock_order_inversion"), 0u);
 }
 
+TEST(UpgradeDeadlock, TwoSharedHoldersThatUpgradeAreFoundThoughTheyDidNotMeet) {
+    struct Case {
+        const char *what;
+        Family family;
+        bool gate, blocking;
+        std::size_t expected;
+    };
+    const Case cases[] = {
+        {"OFD", Family::ofd, false, true, 1},
+        {"POSIX", Family::posix, false, true, 1},
+        {"flock gives the old lock up first", Family::flock, false, true, 0},
+        {"behind a gate", Family::ofd, true, true, 0},
+        {"a try that is given up", Family::posix, false, false, 0},
+    };
+    for (const Case &one : cases) {
+        Stage stage;
+        for (const Actor &who : {stage.one, stage.two}) {
+            if (one.gate) stage.scene.lock(who, target(who, 2));
+            stage.scene.lock(who, target(who, 1, Mode::shared, one.family));
+            Target upgrade = target(who, 1, Mode::exclusive, one.family);
+            upgrade.blocking = one.blocking;
+            stage.scene.lock(who, upgrade);
+            stage.scene.unlock(who, upgrade);
+            if (one.gate) stage.scene.unlock(who, target(who, 2));
+        }
+        EXPECT_EQ(stage.scene.play().count("upgrade_deadlock"), one.expected) << one.what;
+    }
+    Stage stage;  // one thread alone
+    for (int i = 0; i < 2; ++i) {
+        stage.scene.lock(stage.one, target(stage.one, 1, Mode::shared, Family::ofd));
+        stage.scene.lock(stage.one, target(stage.one, 1, Mode::exclusive, Family::ofd));
+    }
+    EXPECT_EQ(stage.scene.play().count("upgrade_deadlock"), 0u);
+}
+
 // Random nesting by random processes: pairs that a naive comparison of all requests finds, and no circle without.
 TEST(LockOrder, RandomisedAgreesWithANaiveSearchForPairs) {
     const unsigned seed = std::random_device{}();
