@@ -131,7 +131,6 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
     finding.kind = "lock_order_inversion";
     finding.certainty = lost ? Certainty::possible : Certainty::likely;
     std::vector<std::string> order, told;
-    std::uint64_t times = 0;
     std::int64_t last_ns = 0;
     for (std::size_t i = 0; i < circle.size(); ++i) {
         const Dependency &one = *circle[i];
@@ -149,7 +148,6 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
                                    format_utc(one.t_ns).substr(11, 12), participant.trace_id,
                                    one.times > 1 ? fmt::format(", {} times", one.times) : ""));
         order.push_back(lock_words(model(), one.held.lock));
-        times += one.times;
         last_ns = std::max(last_ns, one.t_ns);
         finding.participants.push_back(std::move(participant));
     }
@@ -181,13 +179,14 @@ void LockOrderInversion::finish(Report &report, const SourceNotes &notes) {
             happened.emplace(finding.locks.begin(), finding.locks.end());
     for (const std::vector<std::size_t> &places : circles.found) {
         std::vector<const Dependency *> circle;
+        circle.reserve(places.size());
         for (const std::size_t place : places) circle.push_back(all[place]);
         Finding finding = describe(circle, report.from_utc_ns, notes.dropped > 0 || notes.torn > 0);
         if (happened.count({finding.locks.begin(), finding.locks.end()}) == 0)
             report.findings.push_back(std::move(finding));
     }
     if (!circles.complete || not_looked_at_ > 0)
-        report.notes.push_back("so many locks are nested that not every order of theirs could be looked at");
+        report.notes.emplace_back("so many locks are nested that not every order of theirs could be looked at");
 }
 
 }  // namespace

@@ -72,9 +72,11 @@ Result<Preparation> prepare(const std::string &session_id) {
 // malloc; ours has none.
 std::string asan_options() {
     const char *own = ::getenv("ASAN_OPTIONS");
-    const std::string options = own != nullptr ? own : "";
+    std::string options = own != nullptr ? own : "";
     if (options.find("verify_asan_link_order") != std::string::npos) return options;
-    return options + (options.empty() ? "" : ":") + "verify_asan_link_order=0";
+    if (!options.empty()) options += ':';
+    options += "verify_asan_link_order=0";
+    return options;
 }
 
 Environment environment_of(const Preparation &made) {

@@ -74,8 +74,8 @@ inline bool write_preload(char *const *environment, Text &text) noexcept {
 // mapping, since stacks can be small and exec must not allocate.
 class EnvironmentCopy {
   public:
-    explicit EnvironmentCopy(char *const *environment) noexcept : count_(count_entries(environment)) {
-        bytes_ = (count_ + kMostAdded + 1) * sizeof(char *);
+    explicit EnvironmentCopy(char *const *environment) noexcept
+        : count_(count_entries(environment)), bytes_((count_ + kMostAdded + 1) * sizeof(char *)) {
         if (bytes_ > sizeof(small_)) {
             const long mapped = wire::raw_syscall(SYS_mmap, nullptr, bytes_, PROT_READ | PROT_WRITE,
                                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
