@@ -89,9 +89,9 @@ bool flag_member(const Json &object, const char *key, const std::string &where) 
 }
 
 const Json &array_member(const Json &object, const char *key, const std::string &where) {
-    static const Json kNone = Json::array();
+    static const Json none = Json::array();
     const Json *value = member(object, key);
-    if (value == nullptr) return kNone;
+    if (value == nullptr) return none;
     if (!value->is_array()) throw Problem{at(where, key) + " is no list"};
     return *value;
 }

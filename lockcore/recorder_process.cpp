@@ -43,7 +43,7 @@ struct Recording {
     std::string spool_of_session;
 };
 Recording &kept() {
-    static Recording *const state = new Recording;
+    static auto *const state = new Recording;
     return *state;
 }
 
