@@ -46,6 +46,7 @@ struct Thread {
     std::int32_t tid;
     wire::Record *pending;  // the innermost lock call that has not come back
     std::uintptr_t pending_frame;
+    wire::Record *releasing;    // of an unlock that has not come back
     std::uint64_t trusted_ids;  // what `trusted_fd` was known to be when the last call came back
     std::uint64_t trusted_until;
     std::int32_t trusted_fd;

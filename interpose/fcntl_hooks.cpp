@@ -93,6 +93,13 @@ bool describe_fcntl(int fd, int command, const struct flock *from, void *caller,
     return false;
 }
 
+void take_back_release(void * /*unused*/) noexcept {
+    Thread &me = thread;
+    if (me.releasing == nullptr) return;
+    wire::StreamWriter::conclude(me.releasing, wire::State::annulled);
+    me.releasing = nullptr;
+}
+
 void abandon_pending(void *) noexcept {
     Thread &me = thread;
     if (me.pending == nullptr) return;

@@ -22,20 +22,23 @@ constexpr bool is_lock_command(int command) noexcept {
 }
 bool describe_fcntl(int fd, int command, const struct flock *lock, void *caller, LockCall &call) noexcept;
 
-// Handler for a thread that is cancelled inside a blocking call.
+// Handlers for a thread that is cancelled inside a call: of one that waits, and of an unlock that then released
+// nothing.
 void abandon_pending(void *) noexcept;
+void take_back_release(void *) noexcept;
 
 // The same for a call that is a cancellation point while it waits: fcntl's lock commands and lockf.
 template <class Real>
 auto record_cancellable(const LockCall &call, bool unlock, Real real_call) {
-    if (unlock) return record_release(call, real_call);
-    return record_acquire(call, [&] {
+    const auto guarded = [&](void (*on_cancel)(void *)) {
         decltype(real_call()) result;
-        pthread_cleanup_push(abandon_pending, nullptr);
+        pthread_cleanup_push(on_cancel, nullptr);
         result = real_call();
         pthread_cleanup_pop(0);
         return result;
-    });
+    };
+    if (unlock) return record_release(call, [&] { return guarded(take_back_release); });
+    return record_acquire(call, [&] { return guarded(abandon_pending); });
 }
 
 }  // namespace planloop::shim

@@ -118,7 +118,9 @@ __attribute__((always_inline)) inline auto record_release(const LockCall &call, 
     fill(*record, wire::RecordKind::release, call, identity, process.spool.ticks());
     me.stream.publish(record, wire::State::complete);
 
+    me.releasing = record;
     const auto result = real_call();
+    me.releasing = nullptr;
 
     if (result < 0) record->error = errno;
     trust(me, call.fd, identity, process.spool.ticks());
