@@ -41,6 +41,13 @@ void Ownership::descriptor_closed(const Event &event, Index process) {
     // POSIX locks go with any descriptor of the file, whatever it was opened for.
     const Index posix = file == kNone ? kNone : model_.locks.find_lock(wire::Family::posix, file);
     if (posix != kNone) holds_.give_back(posix, process, 0, kEndOfFile, end);
+    const Index of_threads = file == kNone ? kNone : model_.locks.find_lock(wire::Family::posix_thread, file);
+    if (of_threads != kNone) {
+        for (const Index thread : model_.table.process(process).threads) {
+            while (holds_.give_back(of_threads, thread, 0, kEndOfFile, end)) {
+            }
+        }
+    }
     const Index lost = model_.table.drop_descriptor(process, event.fd);
     if (lost != kNone) description_lost(lost, end);
 }

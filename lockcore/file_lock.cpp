@@ -161,7 +161,7 @@ class FileLock::File {
     static std::shared_ptr<File> at(const std::string &path);
 
     File(int fd, const struct stat &status, const std::string &path)
-        : identity_{status.st_dev, status.st_ino}, name_(LockName::file(wire::Family::posix, fd, path)) {
+        : identity_{status.st_dev, status.st_ino}, name_(LockName::file(wire::Family::posix_thread, fd, path)) {
         descriptor_in(kernel_) = fd;
     }
     File(const File &) = delete;

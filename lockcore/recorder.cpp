@@ -101,7 +101,7 @@ LockName::LockName(LockName &&other) noexcept
 std::uint32_t LockName::announce() noexcept {
     Writer &me = writer;
     std::uint32_t number = 0;
-    if (me.shim != nullptr && family_ == wire::Family::posix) number = me.shim->posix_file(fd_);
+    if (me.shim != nullptr && family_ == wire::Family::posix_thread) number = me.shim->posix_file(fd_);
     if (number == 0) {
         wire::FileBody body{};
         std::string id;

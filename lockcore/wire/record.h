@@ -38,7 +38,7 @@ namespace planloop::wire {
 enum class Owner : std::uint8_t { description, process, thread };
 
 enum class Family : std::uint8_t {
-#define PLANLOOP_LOCK_FAMILY(name, owner, ranged) name,
+#define PLANLOOP_LOCK_FAMILY(name, shown, owner, ranged) name,
 #include "lockcore/wire/lock_families.inc"
 #undef PLANLOOP_LOCK_FAMILY
 };
@@ -50,7 +50,7 @@ struct FamilyTraits {
 };
 
 inline constexpr FamilyTraits kFamilies[] = {
-#define PLANLOOP_LOCK_FAMILY(name, owner, ranged) {#name, Owner::owner, ranged},
+#define PLANLOOP_LOCK_FAMILY(name, shown, owner, ranged) {#shown, Owner::owner, ranged},
 #include "lockcore/wire/lock_families.inc"
 #undef PLANLOOP_LOCK_FAMILY
 };

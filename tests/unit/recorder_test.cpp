@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <pthread.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -55,7 +57,7 @@ TEST(Recorder, TellsWhoAskedForAFileLockAndHowLongItWasWaitedForAndHeld) {
     const auto events = recorded.events();
     ASSERT_EQ(events.size(), 6u);
     for (const auto &seen : events) {
-        EXPECT_EQ(seen.event.family, wire::Family::posix);
+        EXPECT_EQ(seen.event.family, wire::Family::posix_thread);
         EXPECT_EQ(seen.file.path, path);
         if (seen.event.pid == holder_pid) continue;
         EXPECT_EQ(seen.process.operation, "update");
@@ -162,6 +164,42 @@ TEST(Recorder, EachThreadHasItsOwnOperationUnlessOneIsHandedOver) {
     }
     EXPECT_EQ(operations, (Lines{own, "inner", "outer", own}));
     EXPECT_EQ(traces.size(), 3u);
+}
+
+TEST(Recorder, ThreadsOfOneProcessThatWaitForEachOtherAreToldApart) {
+    const RecordedSession recorded;
+    FileLock one(recorded.folder().file("one"));
+    FileLock two(recorded.folder().file("two"));
+    const auto has_asked = [&](pid_t tid) {
+        const auto events = recorded.events();
+        return std::any_of(events.begin(), events.end(), [&](const auto &seen) {
+            return seen.event.tid == tid && seen.event.kind == EventKind::lock_requested &&
+                   seen.file.path == two.path();
+        });
+    };
+    // A ring of two threads, which the kernel cannot see.
+    two.lock();
+    std::atomic<pid_t> other_tid = 0;
+    std::thread other([&] {
+        one.lock();
+        other_tid = ::gettid();
+        two.lock();
+        two.unlock();
+        one.unlock();
+    });
+    while (other_tid == 0 || !has_asked(other_tid)) ::usleep(1000);
+    EXPECT_FALSE(one.try_lock_for(50ms));
+    two.unlock();
+    other.join();
+    const analysis::Report report = report_of(recorded);
+    ASSERT_EQ(report.locks.size(), 2u);
+    for (const auto &lock : report.locks) EXPECT_EQ(lock.id.substr(0, 6), "posix:");
+    ASSERT_FALSE(report.findings.empty());
+    EXPECT_EQ(report.findings[0].kind, "deadlock");
+    ASSERT_EQ(report.findings[0].participants.size(), 2u);
+    std::set<std::int32_t> tids;
+    for (const auto &participant : report.findings[0].participants) tids.insert(participant.tid);
+    EXPECT_EQ(tids, (std::set<std::int32_t>{::getpid(), other_tid}));
 }
 
 TEST(Recorder, RecordsNothingWhenItIsNotAskedTo) {
