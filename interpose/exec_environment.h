@@ -82,7 +82,7 @@ class EnvironmentCopy {
             entries_ = mapped < 0 && mapped > -4096 ? nullptr : reinterpret_cast<char **>(mapped);
         }
         if (entries_ == nullptr) return;
-        if (count_ != 0) std::memcpy(entries_, environment, count_ * sizeof(char *));
+        if (environment != nullptr) std::memcpy(entries_, environment, count_ * sizeof(char *));
         entries_[count_] = nullptr;
     }
     ~EnvironmentCopy() noexcept {
