@@ -239,7 +239,12 @@ bool SpoolReader::read_chunk(std::uint64_t offset, std::uint32_t &bytes) {
         stream.first_ticks = committed ? std::min(start.first.begin, header.claimed.ticks) : header.claimed.ticks;
         stream.first_clock = clock;
     }
-    stream.chunks.push_back({offset, bytes, header.process, header.sequence, header.pid, header.tid, clock});
+    // While it is written, a chunk may show its header later than the next one does. Nobody has read past its place yet
+    // (StreamCursor::next_is_missing).
+    const auto place = std::find_if(stream.chunks.rbegin(), stream.chunks.rend(),
+                                    [&](const SpoolChunk &one) { return one.sequence <= header.sequence; });
+    stream.chunks.insert(sorted_ ? place.base() : stream.chunks.end(),
+                         {offset, bytes, header.process, header.sequence, header.pid, header.tid, clock});
     return true;
 }
 

@@ -14,6 +14,7 @@
 #define PLANLOOP_LOCKCORE_SPOOL_READER_H
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -149,10 +150,14 @@ class StreamCursor {
     enum class Found : std::uint8_t { committed, nothing, not_yet };
     const unsigned char *slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
     void reread_fields(SpoolReader &reader, std::size_t bytes);
+    bool still_to_come(std::uint32_t sequence);
+    bool next_is_missing(const SpoolReader &reader, const SpoolStream &stream);
     Found find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk);
     void read_payload(SpoolReader &reader, const SpoolChunk &chunk, std::uint64_t bytes, std::string &payload);
 
     std::size_t stream_;
+    std::uint32_t missing_ = 0;  // number of a chunk that is waited for
+    std::chrono::steady_clock::time_point missing_until_;
     std::uint32_t chunk_ = 0;
     std::uint32_t slot_ = 1;  // in the chunk; slot 0 is its header
     std::uint64_t window_begin_ = 0;

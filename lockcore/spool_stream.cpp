@@ -120,10 +120,28 @@ StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const Spoo
     return Found::nothing;
 }
 
+// Whether a chunk with this number may yet show up. Its owner writes the header right after the claim, unless it died
+// in between.
+bool StreamCursor::still_to_come(std::uint32_t sequence) {
+    constexpr std::chrono::milliseconds kPatience{500};
+    const auto now = std::chrono::steady_clock::now();
+    if (missing_ != sequence || missing_until_ == std::chrono::steady_clock::time_point{}) {
+        missing_ = sequence;
+        missing_until_ = now + kPatience;
+    }
+    return now < missing_until_;
+}
+
+bool StreamCursor::next_is_missing(const SpoolReader &reader, const SpoolStream &stream) {
+    const std::uint32_t following = stream.chunks[chunk_].sequence + 1;
+    return reader.following() && stream.chunks[chunk_ + 1].sequence != following && still_to_come(following);
+}
+
 bool StreamCursor::next(SpoolReader &reader, SpoolRecord &record) {
     for (;;) {
         const SpoolStream &stream = reader.streams()[stream_];
-        const bool last_chunk = chunk_ + 1 >= stream.chunks.size();
+        if (reader.following() && chunk_ == 0 && stream.chunks[0].sequence != 0 && still_to_come(0)) return false;
+        const bool last_chunk = chunk_ + 1 >= stream.chunks.size() || next_is_missing(reader, stream);
         const SpoolChunk &chunk = stream.chunks[chunk_];
         const Found found = find_committed(reader, chunk, last_chunk);
         if (found != Found::committed) {
