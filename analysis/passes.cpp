@@ -2,7 +2,7 @@
 
 namespace planloop::analysis {
 
-// Each in a file of its own, detect_<name>.cpp.
+// Each in a file of its own, detectors/<name>.cpp.
 std::unique_ptr<Detector> make_deadlock(const Model &model);
 std::unique_ptr<Detector> make_killed_while_holding(const Model &model);
 std::unique_ptr<Detector> make_kernel_refused(const Model &model);

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "analysis/event_source.h"
 #include "analysis/report.h"
+#include "analysis/source/event_source.h"
 #include "lockcore/wire/stream_writer.h"
 
 namespace planloop::analysis {

@@ -11,11 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include "analysis/event_source.h"
-#include "analysis/render_json.h"
-#include "analysis/render_spill.h"
-#include "analysis/render_text.h"
+#include "analysis/render/json.h"
+#include "analysis/render/spill.h"
+#include "analysis/render/text.h"
 #include "analysis/report.h"
+#include "analysis/source/event_source.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"
 #include "cli/output.h"

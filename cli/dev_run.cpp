@@ -17,8 +17,8 @@
 #include <system_error>
 #include <vector>
 
-#include "analysis/event_source.h"
-#include "analysis/render_text.h"
+#include "analysis/render/text.h"
+#include "analysis/source/event_source.h"
 #include "cli/child.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "analysis/render_escape.h"
-#include "analysis/render_table.h"
+#include "analysis/render/escape.h"
+#include "analysis/render/table.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "lockcore/clock.h"

@@ -13,9 +13,9 @@
 #include <utility>
 #include <vector>
 
-#include "analysis/event_part.h"
-#include "analysis/event_source.h"
-#include "analysis/render_names.h"
+#include "analysis/render/names.h"
+#include "analysis/source/event_part.h"
+#include "analysis/source/event_source.h"
 #include "cli/exported_events.h"
 #include "cli/session_liveness.h"
 #include "lockcore/jsonl.h"

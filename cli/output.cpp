@@ -10,7 +10,7 @@
 #include <cstring>
 #include <string>
 
-#include "analysis/render_escape.h"
+#include "analysis/render/escape.h"
 
 namespace planloop::cli {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "analysis/render_escape.h"
+#include "analysis/render/escape.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/plan_session.h"

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
-#include "analysis/render_escape.h"
-#include "analysis/render_table.h"
+#include "analysis/render/escape.h"
+#include "analysis/render/table.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/plan_session.h"

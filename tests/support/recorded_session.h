@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "analysis/event_source.h"
+#include "analysis/source/event_source.h"
 #include "lockcore/recorder.h"
 #include "tests/support/child_process.h"
 

@@ -1,4 +1,4 @@
-#include "analysis/event_source.h"
+#include "analysis/source/event_source.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

@@ -1,5 +1,3 @@
-#include "analysis/render_json.h"
-
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -10,7 +8,8 @@
 #include <random>
 #include <set>
 
-#include "analysis/render_spill.h"
+#include "analysis/render/json.h"
+#include "analysis/render/spill.h"
 
 namespace planloop::analysis {
 namespace {

@@ -1,11 +1,10 @@
-#include "analysis/render_text.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
-#include "analysis/render_escape.h"
-#include "analysis/render_table.h"
+#include "analysis/render/escape.h"
+#include "analysis/render/table.h"
+#include "analysis/render/text.h"
 
 namespace planloop::analysis {
 namespace {

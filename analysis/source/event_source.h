@@ -13,8 +13,8 @@
 // Times never go back, even where a damaged file says so.
 //
 // Errors: only a session that is not there. Threads: one user at a time.
-#ifndef PLANLOOP_ANALYSIS_EVENT_SOURCE_H
-#define PLANLOOP_ANALYSIS_EVENT_SOURCE_H
+#ifndef PLANLOOP_ANALYSIS_SOURCE_EVENT_SOURCE_H
+#define PLANLOOP_ANALYSIS_SOURCE_EVENT_SOURCE_H
 
 #include <cstdint>
 #include <memory>

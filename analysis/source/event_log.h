@@ -5,15 +5,15 @@
 // number for each process, thread and lock.
 //
 // Threads: one user at a time. Errors: what is no lock event is passed over, what is broken is counted in the notes.
-#ifndef PLANLOOP_ANALYSIS_EVENT_LOG_H
-#define PLANLOOP_ANALYSIS_EVENT_LOG_H
+#ifndef PLANLOOP_ANALYSIS_SOURCE_EVENT_LOG_H
+#define PLANLOOP_ANALYSIS_SOURCE_EVENT_LOG_H
 
 #include <functional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "analysis/event_part.h"
+#include "analysis/source/event_part.h"
 #include "lockcore/jsonl.h"
 
 namespace planloop::analysis {

@@ -1,4 +1,4 @@
-#include "analysis/render_json.h"
+#include "analysis/render/json.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <iterator>
 #include <string_view>
 
-#include "analysis/render_names.h"
+#include "analysis/render/names.h"
 #include "lockcore/clock.h"
 #include "lockcore/jsonl.h"
 

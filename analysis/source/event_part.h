@@ -1,7 +1,7 @@
 // A part of a session's events, in time order: one spool, or planloop.jsonl. event_source.cpp merges the parts.
 // Internal to the event source. Threads: one user at a time.
-#ifndef PLANLOOP_ANALYSIS_EVENT_PART_H
-#define PLANLOOP_ANALYSIS_EVENT_PART_H
+#ifndef PLANLOOP_ANALYSIS_SOURCE_EVENT_PART_H
+#define PLANLOOP_ANALYSIS_SOURCE_EVENT_PART_H
 
 #include <cstdint>
 #include <string>

@@ -5,14 +5,14 @@
 // reaches its first record and closed at its end. n events of k streams cost n log k.
 //
 // Threads: one user at a time. Errors: none; what could not be read is in the notes.
-#ifndef PLANLOOP_ANALYSIS_EVENT_SPOOL_H
-#define PLANLOOP_ANALYSIS_EVENT_SPOOL_H
+#ifndef PLANLOOP_ANALYSIS_SOURCE_EVENT_SPOOL_H
+#define PLANLOOP_ANALYSIS_SOURCE_EVENT_SPOOL_H
 
 #include <memory>
 #include <optional>
 #include <vector>
 
-#include "analysis/event_part.h"
+#include "analysis/source/event_part.h"
 #include "lockcore/spool_reader.h"
 
 namespace planloop::analysis {

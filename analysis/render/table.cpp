@@ -1,10 +1,10 @@
-#include "analysis/render_table.h"
+#include "analysis/render/table.h"
 
 #include <algorithm>
 #include <cstddef>
 #include <string_view>
 
-#include "analysis/render_escape.h"
+#include "analysis/render/escape.h"
 
 namespace planloop::analysis {
 

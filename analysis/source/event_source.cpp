@@ -1,4 +1,4 @@
-#include "analysis/event_source.h"
+#include "analysis/source/event_source.h"
 
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -9,8 +9,8 @@
 #include <map>
 #include <set>
 
-#include "analysis/event_log.h"
-#include "analysis/event_spool.h"
+#include "analysis/source/event_log.h"
+#include "analysis/source/event_spool.h"
 #include "lockcore/spool_reader.h"
 
 namespace planloop::analysis {

@@ -3,13 +3,14 @@
 // What looks like a deadlock and dissolves because one of its members simply gets its lock, while nobody in it
 // failed or died, was none: it is dropped without a word. Whatever a running thread or sharer released was at most
 // possible.
+#include "analysis/deadlock.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <memory>
 
-#include "analysis/deadlock.h"
 #include "analysis/detector.h"
 #include "analysis/holds.h"
 #include "analysis/words.h"

@@ -1,4 +1,4 @@
-#include "analysis/event_spool.h"
+#include "analysis/source/event_spool.h"
 
 #include <algorithm>
 #include <cerrno>

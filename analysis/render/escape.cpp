@@ -1,4 +1,4 @@
-#include "analysis/render_escape.h"
+#include "analysis/render/escape.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "analysis/event_log.h"
+#include "analysis/source/event_log.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "analysis/render_spill.h"
+#include "analysis/render/spill.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

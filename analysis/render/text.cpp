@@ -1,4 +1,4 @@
-#include "analysis/render_text.h"
+#include "analysis/render/text.h"
 
 #include <fmt/format.h>
 #include <string.h>
@@ -10,9 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include "analysis/render_escape.h"
-#include "analysis/render_names.h"
-#include "analysis/render_table.h"
+#include "analysis/render/escape.h"
+#include "analysis/render/names.h"
+#include "analysis/render/table.h"
 #include "lockcore/clock.h"
 
 namespace planloop::analysis {

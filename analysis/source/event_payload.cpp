@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "analysis/event_part.h"
+#include "analysis/source/event_part.h"
 
 namespace planloop::analysis {
 namespace {

@@ -1,5 +1,5 @@
 // Columns for people. Numbers stand right, words left; the last column is never padded or cut, so paths go there.
-// Cells are expected to be safe for a terminal already (render_escape.h). Threads: externally synchronised.
+// Cells are expected to be safe for a terminal already (escape.h). Threads: externally synchronised.
 #ifndef PLANLOOP_ANALYSIS_RENDER_TABLE_H
 #define PLANLOOP_ANALYSIS_RENDER_TABLE_H
 
