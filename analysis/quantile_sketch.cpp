@@ -53,7 +53,15 @@ std::int64_t QuantileSketch::quantile(double q) const {
 }
 
 Distribution QuantileSketch::distribution() const {
-    return {total_, max_, quantile(0.5), quantile(0.99)};
+    Distribution made;
+    made.total = total_;
+    made.max = max_;
+    made.p50 = quantile(0.5);
+    made.p90 = quantile(0.9);
+    made.p99 = quantile(0.99);
+    made.mean = count_ == 0 ? 0 : total_ / static_cast<std::int64_t>(count_);
+    made.count = count_;
+    return made;
 }
 
 }  // namespace planloop::analysis

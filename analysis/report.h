@@ -44,15 +44,87 @@ struct TimelineEntry {
     std::uint64_t caller = 0;
 };
 
+// Of durations, in ns. Count, total, mean and maximum are exact; a quantile is off by at most kQuantileError of itself.
 struct Distribution {
-    std::int64_t total = 0, max = 0, p50 = 0, p99 = 0;  // ns
+    std::int64_t total = 0, max = 0, p50 = 0, p99 = 0;
+    std::int64_t mean = 0, p90 = 0;
+    std::uint64_t count = 0;
+};
+inline constexpr double kQuantileError = 1.0 / 128;
+
+// How many blocking calls waited at a time. A call waits from the moment at which somebody stands in its way until it
+// comes back.
+struct QueueDepth {
+    struct Step {
+        std::uint32_t max = 0;
+        double mean = 0;  // over the step's time
+    };
+    std::uint32_t max = 0;
+    double mean = 0;           // over the whole recording
+    std::int64_t step_ns = 0;  // length of a step
+    std::int64_t from_ns = 0;  // where the first begins
+    std::vector<Step> steps;   // 128 at most; none when nobody ever waited
 };
 
 struct LockRow {
     std::string id, path;
     wire::Family family{};
     std::uint64_t acquisitions = 0, contended = 0, failed = 0;
-    Distribution wait, hold;
+    Distribution wait, hold;     // of all calls, also of those that nobody stood in the way of
+    std::int64_t waited_ns = 0;  // time that calls waited for somebody; a share of Blame's `waited_ns`
+    QueueDepth queue;
+};
+
+// Who made others wait. A wait is charged to whoever held the lock meanwhile, to several of them in equal parts; a
+// holder that itself waited for a lock passes its part on to that lock's holders (see blame.h for the rules).
+struct Culprit {
+    std::int64_t caused_ns = 0;  // of the waits of others; a share of Blame's `waited_ns`
+    std::uint64_t waits = 0;     // that it had a part in
+    // What it is, as the table says.
+    std::int32_t pid = 0;               // by process
+    std::string process, command_line;  // by process; by call site: of the first process that was seen there
+    std::string operation;              // by operation
+    std::uint64_t caller = 0;           // by call site: return address of the lock call
+    std::uint32_t image = 0;            // by call site: the process image that `caller` is an address in
+    std::string site;                   // by call site: its name, empty while it is not known
+};
+
+struct BlameTables {
+    std::int64_t waited_ns = 0;    // sum of all waits for somebody; the sum of what follows, exactly
+    std::int64_t unknown_ns = 0;   // for holders that were not traced
+    std::int64_t handover_ns = 0;  // nobody held it any more, and the next one did not run yet
+    std::uint64_t waits = 0;
+    std::vector<Culprit> processes, call_sites, operations;  // each by caused_ns, most first; each table adds up alone
+};
+
+// Statistics of one place in a program that makes lock calls.
+struct CallSiteRow {
+    std::uint64_t caller = 0;
+    std::uint32_t image = 0;
+    std::string site, process;  // as in Culprit
+    std::uint64_t acquisitions = 0, contended = 0, failed = 0;
+    Distribution wait, hold;  // hold: of what was acquired here
+};
+
+// A part of the chain of events that decided when the recording ended: who had to get on for the next one to get on.
+struct PathSegment {
+    enum class Kind : std::uint8_t {
+        ran,     // until it ended, forked the next one, or was waited for by it
+        held,    // until it released `lock`, for which the next one waited
+        waited,  // for `lock`, which somebody held who was not traced
+    };
+    Kind kind{};
+    std::int64_t from_ns = 0, to_ns = 0;
+    std::int32_t pid = 0, tid = 0;
+    std::string process, lock, path;
+    std::int64_t sooner_ns = 0;  // how much sooner the end would have come, at most, had the next one not waited here
+};
+
+struct CriticalPath {
+    std::vector<PathSegment> segments;  // in time order, the last ends with the last exit; the newest 64
+    std::uint64_t earlier = 0;          // segments before them
+    std::int64_t waited_ns = 0;         // sum of `sooner_ns` of all segments, also of the earlier ones
+    std::int64_t total_ns = 0;          // from the start of the first to the end of the last
 };
 
 struct Holder {
@@ -107,6 +179,9 @@ struct Report {
     std::int64_t from_utc_ns = 0, to_utc_ns = 0;
     std::uint64_t processes = 0, threads = 0, events = 0, dropped = 0;
     std::vector<LockRow> locks;  // by total wait, longest first
+    BlameTables blame;
+    std::vector<CallSiteRow> call_sites;  // by total wait, longest first
+    CriticalPath critical_path;
     std::vector<HeldLock> held;  // at the end of the recording
     std::vector<WaitingRequest> waiting;
     std::vector<Finding> findings;   // by severity, then time
