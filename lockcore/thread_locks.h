@@ -1,0 +1,64 @@
+// Which locks a thread holds and waits for, for error reports and crashes: a small table of its own that FileLock,
+// traced and SessionLock keep up to date.
+//
+// It is kept only in programs that link error contexts or crash capture (both set kept at start-up), so that others pay
+// one load. A thread's table has 32 places; what does not fit is counted.
+//
+// Units: UTC ns. Threads: each writes its own table; a release by another thread finds the entry where it is. Signals:
+// for_each_lock() is async-signal-safe. Lifetime: names are borrowed from the lock, which outlives its holds.
+#ifndef PLANLOOP_LOCKCORE_THREAD_LOCKS_H
+#define PLANLOOP_LOCKCORE_THREAD_LOCKS_H
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lockcore/wire/record.h"
+
+namespace planloop {
+
+struct ThreadLock {
+    std::string family, path;  // path: of the file, or the name or label of the lock
+    bool shared = false;
+    std::int64_t since_utc_ns = 0;
+    std::int64_t until_utc_ns = 0;  // a wait that failed; 0: goes on
+    int error = 0;                  // why it failed
+};
+
+struct ThreadLocks {
+    std::vector<ThreadLock> held, awaited;  // awaited: now, or the last that failed on this thread
+    std::uint64_t not_shown = 0;
+};
+ThreadLocks locks_of_thread();
+
+namespace recording {
+
+extern std::atomic<bool> keeps_thread_locks;
+
+struct LockNote {
+    const void *key;  // the same for one lock of one kind; not followed
+    wire::Family family;
+    wire::Mode mode;
+    const char *path;  // borrowed, see above
+};
+void note_wait(const LockNote &lock) noexcept;
+void note_held(const LockNote &lock) noexcept;
+void note_failed(const LockNote &lock, int error) noexcept;
+void note_released(const LockNote &lock) noexcept;
+
+struct RawLock {
+    wire::Family family;
+    wire::Mode mode;
+    bool held;  // else awaited
+    const char *path;
+    std::int64_t since_utc_ns;
+};
+// Of the calling thread.
+void for_each_lock(void (*visit)(const RawLock &, void *), void *context) noexcept;
+
+}  // namespace recording
+}  // namespace planloop
+
+#endif

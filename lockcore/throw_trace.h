@@ -1,0 +1,64 @@
+// What was true at the moment of a throw: the stack, captured values, locks, spans. When an exception is caught, all
+// that is unwound and gone.
+//
+// Programs that use error contexts link throw_trace.cpp, which defines __cxa_throw (Itanium C++ ABI: Exception
+// Handling, 2.4.3), looks, and calls the run-time library's own by dlsym(RTLD_NEXT). It looks only while some error
+// context is open anywhere in the process; else a throw costs a load more. Programs that use none do not link it.
+// Rejected: looking where the exception is caught (the stack is gone); a personality routine on the stack that looks
+// during the search phase (sees only the rethrow where something in between catches and throws on).
+//
+// Throws of shared libraries are seen too, since libstdc++ calls the function by name. Not seen: a program linked with
+// -static-libstdc++ does not link with this; exceptions made by std::make_exception_ptr were never thrown.
+//
+// Threads: safe. Signals: not async-signal-safe. Errors: what there is no memory for is left out; the throw itself is
+// never disturbed.
+#ifndef PLANLOOP_LOCKCORE_THROW_TRACE_H
+#define PLANLOOP_LOCKCORE_THROW_TRACE_H
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lockcore/captured_value.h"
+#include "lockcore/stack_trace.h"
+#include "lockcore/thread_locks.h"
+
+namespace planloop {
+
+struct OpenSpan {
+    std::string name;
+    std::int64_t start_utc_ns = 0, duration_ns = 0;  // until the throw, if it was open
+    bool open = false;
+};
+
+struct ThrowMoment {
+    std::int64_t utc_ns = 0;
+    int tid = 0;
+    StackTrace stack;
+    std::vector<CapturedValue> values;
+    ThreadLocks locks;
+    std::vector<OpenSpan> spans;  // newest last
+};
+
+// While one lives, throws anywhere in the process are looked at.
+class ThrowWatch {
+  public:
+    ThrowWatch() noexcept;
+    ~ThrowWatch();
+    ThrowWatch(const ThrowWatch &) = delete;
+    ThrowWatch &operator=(const ThrowWatch &) = delete;
+};
+
+// Of the throw that made this exception, also when it was rethrown or came from another thread. nullptr: not seen, or
+// too many (64) were thrown since.
+std::shared_ptr<const ThrowMoment> moment_of(const std::exception_ptr &exception) noexcept;
+
+// The same of here and now.
+ThrowMoment present_moment(std::size_t skip = 0);
+
+}  // namespace planloop
+
+#endif
