@@ -103,6 +103,7 @@ void Holds::take(const Request &request) {
     hold.pid = request.pid;
     hold.tid = request.tid;
     hold.caller = request.caller;
+    hold.flags = request.flags;
     hold.fd = request.fd;
     hold.parts = 1;
     const RangeMap::Segment segment{request.first, request.last, index};

@@ -20,6 +20,7 @@ struct Hold {
     Index lock = kNone;
     Index owner = kNone;  // Description, Process or Thread, as the family says
     wire::Mode mode{};
+    std::uint8_t flags = 0;  // wire::Flags of the request
     std::uint64_t entry = 0;
     std::uint64_t start = 0, len = 0;  // as asked for
     std::int64_t since_ns = 0;

@@ -42,6 +42,7 @@ struct TimelineEntry {
     std::uint32_t tries = 1;                       // lock_failed, lock_acquired: polls folded into this wait
     std::vector<Blocker> blocked_by;               // lock_acquired, lock_failed, and lock_requested while still waiting
     std::uint64_t caller = 0;
+    bool recorded_itself = false;  // by the program, which links lockcore, and not by the preloaded library
 };
 
 // Of durations, in ns. Count, total, mean and maximum are exact; a quantile is off by at most kQuantileError of itself.

@@ -22,6 +22,7 @@ Timeline::Line Timeline::line_for(const Request &request, EventKind kind, std::i
     line.start = request.start;
     line.len = request.len;
     line.caller = request.caller;
+    line.flags = request.flags;
     return line;
 }
 
@@ -75,6 +76,7 @@ void Timeline::hold_ended(Index index, const HoldEnd &end) {
     line.start = hold.start;
     line.len = hold.len;
     line.caller = hold.caller;
+    line.flags = hold.flags;
     if (end.reason == Reason::undecided) line.ticket = end.ticket;
     add(std::move(line));
 }
@@ -151,6 +153,7 @@ void Timeline::emit(const Line &line) {
     entry_.error = line.error;
     entry_.tries = line.tries;
     entry_.caller = line.caller;
+    entry_.recorded_itself = (line.flags & wire::kInstrumented) != 0;
     entry_.blocked_by.resize(line.blame.size());
     for (std::size_t i = 0; i < line.blame.size(); ++i) {
         const Blame &blame = line.blame[i];

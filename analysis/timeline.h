@@ -44,6 +44,7 @@ class Timeline : public Observer {
         std::uint32_t tries = 1;
         std::int64_t t_ns = 0, wait_ns = 0, hold_ns = 0;
         std::uint64_t entry = 0, start = 0, len = 0, caller = 0, ticket = 0;
+        std::uint8_t flags = 0;  // wire::Flags
         std::vector<Blame> blame;
     };
 

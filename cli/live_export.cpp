@@ -97,7 +97,7 @@ class LineExport {
         line.pid = entry.pid;
         line.tid = entry.tid;
         line.process = entry.process;
-        line.source = "preload";
+        line.source = entry.recorded_itself ? "lockcore" : "preload";
         line.lock_id = entry.lock;
         line.family = analysis::family_name(entry.family);
         line.path = entry.path;

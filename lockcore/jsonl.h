@@ -34,7 +34,7 @@ struct LockLine {
     std::string_view mode{};    // shared, exclusive
     std::string_view reason{};  // lock_released: unlock, close, exit, exec, killed, converted, lost
     std::int32_t error = 0;     // lock_failed
-    std::string_view spool{};   // source preload: name of the spool file it was read from
+    std::string_view spool{};   // name of the spool file that it was exported from; empty: written as it happened
 };
 
 void append_json_string(std::string &out, std::string_view text);  // with its quotes

@@ -140,7 +140,7 @@ wire::Record *Call::write(Writer &me, LockName &lock, wire::RecordKind kind, wir
     record->family = lock.family_;
     record->mode = mode;
     record->flags = static_cast<std::uint8_t>(wire::kInstrumented | (blocking ? wire::kBlocking : 0));
-    record->fd = -1;
+    record->fd = lock.fd_;
     record->file = file;
     record->caller = reinterpret_cast<std::uint64_t>(caller);
     record->begin = me.spool->ticks();

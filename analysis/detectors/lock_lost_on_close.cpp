@@ -28,7 +28,8 @@ class LockLostOnClose : public Detector {
     void hold_ended(Index index, const HoldEnd &end) override {
         if (!closing_ || !by_choice_ || end.reason != Reason::close || end.certainty != EndCertainty::exact) return;
         const Hold &hold = model().holds[index];
-        if (owner_kind(model().locks[hold.lock].family) != wire::Owner::process) return;
+        const wire::Family family = model().locks[hold.lock].family;
+        if (family != wire::Family::posix && family != wire::Family::posix_thread) return;
         if (hold.fd < 0 || hold.fd == fd_) return;
         Found &found = by_lock_[hold.lock];
         if (found.times++ > 0) return;

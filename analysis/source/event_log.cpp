@@ -83,10 +83,10 @@ std::uint64_t hash_of(std::string_view text) {
     return hash;
 }
 
-// The spool that a line of the shim's was exported from, if the exporter wrote it as ours does: nothing between its
-// tokens. Quotes inside a text are escaped, so what is found here are fields. Saves parsing what is not wanted.
+// The spool that a line was exported from, if the exporter wrote it as ours does: nothing between its tokens. Quotes
+// inside a text are escaped, so what is found here are fields. Saves parsing what is not wanted.
 std::optional<std::string_view> exported_from(std::string_view line) {
-    constexpr std::string_view kSource = R"(,"source":"preload")";
+    constexpr std::string_view kSource = R"(,"source":")";
     constexpr std::string_view kSpool = R"(,"spool":")";
     const std::size_t source = line.find(kSource);
     if (source == std::string_view::npos) return std::nullopt;
@@ -179,7 +179,8 @@ LogEvents::Parsed LogEvents::parse(std::string_view line, LogFields &fields) con
     fields.utc_ns = *utc_ns;
     fields.source = text(json, "source");
     fields.spool = text(json, "spool");
-    if (fields.source == "preload" && spool_is_read_(fields.spool)) return Parsed::other;
+    const bool exported = fields.source == "preload" || !fields.spool.empty();
+    if (exported && spool_is_read_(fields.spool)) return Parsed::other;
     fields.trace_id = text(json, "trace_id");
     fields.operation = text(json, "operation");
     fields.entry = text(json, "lock_entry_id");

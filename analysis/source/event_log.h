@@ -1,5 +1,5 @@
-// The events of planloop.jsonl: what instrumented programs wrote as it happened, and what the shim saw (`source`
-// "preload") if the spool it was exported from is gone.
+// The events of planloop.jsonl: what programs wrote there as it happened, and what was exported from a spool (`spool`
+// has its name) if that spool is gone.
 //
 // Lines of many writers are nearly in time order; a bounded heap puts them into it. Memory: that heap, one line, and a
 // number for each process, thread and lock.

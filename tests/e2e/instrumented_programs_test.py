@@ -5,6 +5,7 @@ import unittest
 from harness import PROGRAMS, SHIM, TracedTest
 
 EXAMPLE = str(PROGRAMS / "file_lock_example")
+PROBE = str(PROGRAMS / "lockcore_probe")
 
 
 class InstrumentedPrograms(TracedTest):
@@ -50,7 +51,33 @@ class InstrumentedPrograms(TracedTest):
         report = self.check(2)
         lines = (self.home / "sessions" / self.session / "logs" / "planloop.jsonl").read_text().splitlines()
         self.assertEqual(sum('"event":"lock_acquired"' in line for line in lines), 2)
+        self.assertTrue(all('"source":"lockcore"' in line for line in lines), lines)
         self.assertEqual(report.recorded["events"], 6)
+
+    def test_a_lock_that_a_close_elsewhere_in_the_program_dropped_is_found(self):
+        lock = self.folder / "lock"
+        run = self.traced(PROBE, "close-while-locked", lock)
+        self.assertEqual((run.returncode, run.stdout), (0, "lost\n"))
+        (finding,) = self.report().findings("lock_lost_on_close")
+        self.assertRegex(finding["summary"], rf"lost its lock on {lock}, taken through descriptor \d+ .* closed descriptor \d+")
+
+    def test_all_that_a_program_does_belongs_to_the_trace_it_was_started_for(self):
+        ours, foreign = "tr_20261122080000_a3f5c9", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        of_foreign = r"tr_\d{14}_4bf92f3577b34da6a3ce929d0e0e4736"
+        for variables, wanted in (
+            ({"PLANLOOP_TRACE_ID": ours, "TRACEPARENT": foreign}, ours),
+            ({"PLANLOOP_TRACE_ID": "no trace id", "TRACEPARENT": foreign}, of_foreign),
+            ({"TRACEPARENT": foreign}, of_foreign),
+            ({"TRACEPARENT": "00-20261122080000a3f5c9000000000006-00f067aa0ba902b7-01"}, ours),
+            ({"TRACEPARENT": "nonsense"}, None),
+        ):
+            with self.subTest(variables):
+                first, second = self.run_program([PROBE, "trace"], env={**self.environment, **variables}).stdout.split()
+                if wanted is None:
+                    self.assertNotEqual(first, second, "without one, each operation makes its own")
+                else:
+                    self.assertRegex(first, f"^{wanted}$")
+                    self.assertEqual(first, second)
 
     def test_a_trace_id_is_inherited(self):
         trace_id = "tr_20261122080000_a3f5c9"

@@ -493,15 +493,18 @@ TEST_F(EventSourceTest, KnowsFilesInTheLogByDeviceAndInode) {
     EXPECT_TRUE(source->file(events[0].file).lock_id.empty());
 }
 
-TEST_F(EventSourceTest, TakesTheShimsLinesOnlyWhenTheirSpoolIsGone) {
+TEST_F(EventSourceTest, TakesExportedLinesOnlyWhenTheirSpoolIsGone) {
     SpoolFixture spool;
     spool.chunk().acquire({.begin = 100, .end = 300});
     spool.write(spool_path("here.spool"));
     write_log(line("lock_acquired", 300, "e1", "preload", "here.spool") +
-              line("lock_acquired", 400, "e2", "preload", "gone.spool") + line("lock_acquired", 500, "e3", "preload"));
-    EXPECT_EQ(outline(read(*open())), (Outline{"requested 100", "acquired 300", "acquired 400"}));
+              line("lock_acquired", 400, "e2", "preload", "gone.spool") + line("lock_acquired", 500, "e3", "preload") +
+              line("lock_acquired", 600, "e4", "lockcore", "here.spool") +
+              line("lock_acquired", 700, "e5", "lockcore"));
+    EXPECT_EQ(outline(read(*open())), (Outline{"requested 100", "acquired 300", "acquired 400", "acquired 700"}));
     std::remove(spool_path("here.spool").c_str());
-    EXPECT_EQ(outline(read(*open())), (Outline{"acquired 300", "acquired 400", "acquired 500"}));
+    EXPECT_EQ(outline(read(*open())),
+              (Outline{"acquired 300", "acquired 400", "acquired 500", "acquired 600", "acquired 700"}));
 }
 
 TEST_F(EventSourceTest, ReadsThePythonPlanloopsLines) {

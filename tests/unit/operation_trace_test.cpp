@@ -42,41 +42,6 @@ TEST(OperationTrace, ChildrenOfTheMainThreadInheritItWhateverStartsThem) {
     EXPECT_EQ(child.status(), 0);
 }
 
-TEST(OperationTrace, ComesFromTheEnvironmentWhenThatHasOne) {
-    struct Case {
-        const char *ours;
-        const char *w3c;
-        std::string wanted;  // last part of the id
-    };
-    const Case cases[] = {
-        {"tr_20261122080000_a3f5c9", kForeign, "tr_20261122080000_a3f5c9"},
-        {"no trace id", kForeign, "_4bf92f3577b34da6a3ce929d0e0e4736"},
-        {nullptr, kForeign, "_4bf92f3577b34da6a3ce929d0e0e4736"},
-        {nullptr, "00-20261122080000a3f5c9000000000006-00f067aa0ba902b7-01", "tr_20261122080000_a3f5c9"},
-    };
-    for (const Case &one : cases) {
-        Child child([&](Line &) {
-            one.ours != nullptr ? ::setenv("PLANLOOP_TRACE_ID", one.ours, 1) : ::unsetenv("PLANLOOP_TRACE_ID");
-            one.w3c != nullptr ? ::setenv("TRACEPARENT", one.w3c, 1) : ::unsetenv("TRACEPARENT");
-            char *arguments[] = {const_cast<char *>("operation_trace_test"),
-                                 const_cast<char *>("--gtest_also_run_disabled_tests"),
-                                 const_cast<char *>("--gtest_filter=OperationTrace.DISABLED_PrintsItsTrace"), nullptr};
-            ::setenv("WANTED_TRACE", one.wanted.c_str(), 1);
-            ::execv("/proc/self/exe", arguments);
-            return 98;
-        });
-        EXPECT_EQ(child.status(), 0) << one.wanted;
-    }
-}
-
-// Run by the test above, in a program of its own: the environment is read once.
-TEST(OperationTrace, DISABLED_PrintsItsTrace) {
-    const std::string wanted = ::getenv("WANTED_TRACE");  // NOLINT(concurrency-mt-unsafe)
-    const std::string id = start_operation_trace("a");
-    EXPECT_EQ(id.substr(id.size() - wanted.size()), wanted);
-    EXPECT_EQ(start_operation_trace("b"), id) << "all that the process does belongs to what it was started for";
-}
-
 TEST(OperationTrace, GoesThroughTraceparentAndBackUnchanged) {
     const char *ids[] = {"tr_20261122080000_a3f5c9", "tr_20261122080000_a3f5c912", "tr_20260101000000_000000",
                          "tr_20261122080000_0123456789abcdef", "tr_20261122080000_4bf92f3577b34da6a3ce929d0e0e4736"};

@@ -100,15 +100,17 @@ TEST(NonAtomicUpgrade, SilentForRangeLocksWhichKeepTheOldOneMeanwhile) {
 }
 
 TEST(LockLostOnClose, OfAnotherDescriptorIsNamed) {
-    Two set;
-    set.scene.lock(set.one, target(Family::posix, Mode::exclusive, 1, 3));
-    set.scene.close(set.one, 7, 1);
-    const Outcome outcome = set.scene.play();
-    ASSERT_EQ(outcome.count("lock_lost_on_close"), 1u);
-    const Finding &finding = *outcome.find("lock_lost_on_close");
-    EXPECT_TRUE(says(finding, "taken through descriptor 3")) << finding.summary;
-    EXPECT_TRUE(says(finding, "closed descriptor 7")) << finding.summary;
-    EXPECT_EQ(finding.participants.at(0).pid, 101);
+    for (const Family family : {Family::posix, Family::posix_thread}) {
+        Two set;
+        set.scene.lock(set.one, target(family, Mode::exclusive, 1, 3));
+        set.scene.close(set.one, 7, 1);
+        const Outcome outcome = set.scene.play();
+        ASSERT_EQ(outcome.count("lock_lost_on_close"), 1u);
+        const Finding &finding = *outcome.find("lock_lost_on_close");
+        EXPECT_TRUE(says(finding, "taken through descriptor 3")) << finding.summary;
+        EXPECT_TRUE(says(finding, "closed descriptor 7")) << finding.summary;
+        EXPECT_EQ(finding.participants.at(0).pid, 101);
+    }
 }
 
 TEST(LockLostOnClose, SilentWhereTheCloseIsMeantOrReleasesNothing) {
