@@ -36,6 +36,10 @@ constexpr std::array kPlanOptions{kPlanSession};
 constexpr std::array kRunOptions{kSessionToRecord, kFailOn};
 constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour, kFailOn, kLongWait, kLongHold};
 
+constexpr Option kOutput{"-o", "FILE", "write to FILE; default: standard output", ""};
+constexpr Option kForce{"--force", "", "write over a FILE that exists", ""};
+constexpr std::array kReportOptions{kSessionToShow, kOutput, kForce};
+
 constexpr std::array kCommands{
     Command{"dev run", "run a program and record every file lock that it and its children take", kRunOptions, true,
             "The program is not changed and needs no rights: a library is preloaded into it. planloop ends with the\n"
@@ -45,6 +49,9 @@ constexpr std::array kCommands{
             "record what make and its children lock, as session `build'", run_dev_run},
     Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false, "",
             "planloop dev locks --session build", "the timeline of session `build', then what it means", run_dev_locks},
+    Command{"dev report", "write a session as one HTML page: verdict, timeline, who waits for whom", kReportOptions,
+            false, "The page needs no network and opens in any browser.\n",
+            "planloop dev report --session build -o build.html", "then open build.html", run_dev_report},
     Command{"dev sessions",
             "list the recorded sessions, newest first",
             {},
