@@ -173,8 +173,7 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     finding.resolved_by = deadlock.resolved_by;
 
     for (const DeadlockMember &member : members) {
-        const ProcessInfo &who = model.source.process(member.image);
-        Participant participant{member.pid, member.tid, who.name, who.command_line, who.trace_id, {}, {}, {}};
+        Participant participant = participant_of(model, member.image, member.pid, member.tid);
         for (const Index lock : member.holds) {
             participant.holds.push_back(model.locks[lock].id);
             add_unique(finding.locks, model.locks[lock].id);

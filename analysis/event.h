@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "analysis/call_site.h"
 #include "lockcore/wire/record.h"
 
 namespace planloop::analysis {
@@ -52,7 +53,8 @@ struct Event {
     std::uint32_t description = 0;  // open file description; 0: unknown
     std::uint64_t start = 0;        // byte range, absolute
     std::uint64_t len = 0;          // 0: to the end of the file
-    std::uint64_t caller = 0;       // return address
+    std::uint64_t caller = 0;       // return address, in the address space of `process`
+    std::uint32_t site = 0;         // call site, the same number for the same place in the same module; 0: unknown
     std::int64_t duration_ns = 0;   // lock_acquired, lock_failed: since the request, from raw ticks
     std::int64_t other = 0;         // see EventKind
 };
@@ -89,6 +91,12 @@ class EventSource {
     virtual bool next(Event &event) = 0;
     virtual const ProcessInfo &process(std::uint32_t id) const = 0;  // id 0 or unknown: an empty one
     virtual const FileInfo &file(std::uint32_t id) const = 0;
+    // By Event::site; looked up in the program's files at the first question, which may take long. The reference stays
+    // valid as long as the source.
+    virtual const CallSite &call_site(std::uint32_t /*site*/) const {
+        static const CallSite nowhere;
+        return nowhere;
+    }
     virtual SourceNotes notes() const = 0;  // complete once next() has returned false
 };
 

@@ -104,6 +104,7 @@ void Holds::take(const Request &request) {
     hold.tid = request.tid;
     hold.caller = request.caller;
     hold.flags = request.flags;
+    hold.site = request.site;
     hold.fd = request.fd;
     hold.parts = 1;
     const RangeMap::Segment segment{request.first, request.last, index};

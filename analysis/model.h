@@ -28,8 +28,9 @@ struct Hold {
     std::int32_t pid = 0, tid = 0;
     std::uint32_t parts = 0;
     std::uint64_t caller = 0;
-    std::int64_t fd = -1;  // it was taken through
-    bool listed = false;   // in the report
+    std::uint32_t site = 0;  // of the call that took it
+    std::int64_t fd = -1;    // it was taken through
+    bool listed = false;     // in the report
 
     void clear() { *this = Hold{}; }
 };
@@ -76,6 +77,7 @@ struct Request {
     Index place_in_domain = 0;
     std::uint64_t ticket = 0;  // of the hold that this call, a conversion, dropped at its begin; 0: none
     std::uint64_t caller = 0;
+    std::uint32_t site = 0;
     std::vector<Blame> blame;   // those that are active come first
     std::size_t blockers = 0;   // how many are
     std::size_t merge_at = 32;  // length at which entries of one thread are merged again

@@ -173,7 +173,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     Model model(source);
     model.long_wait_ns = options.long_wait_ns;
     model.long_hold_ns = options.long_hold_ns;
-    Timeline timeline(model, sink, options.longest_delay_ns);
+    Timeline timeline(model, sink, options.longest_delay_ns, options.timeline_call_sites);
     Passes passes(model);
     Fanout fanout(timeline, passes);
     Ownership ownership(model, fanout);

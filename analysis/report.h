@@ -41,8 +41,8 @@ struct TimelineEntry {
     int error = 0;                                 // lock_failed
     std::uint32_t tries = 1;                       // lock_failed, lock_acquired: polls folded into this wait
     std::vector<Blocker> blocked_by;               // lock_acquired, lock_failed, and lock_requested while still waiting
-    std::uint64_t caller = 0;
     bool recorded_itself = false;  // by the program, which links lockcore, and not by the preloaded library
+    const CallSite *call_site = nullptr;           // nullptr: not known or not asked for; lives as long as the source
 };
 
 // Of durations, in ns. Count, total, mean and maximum are exact; a quantile is off by at most kQuantileError of itself.
@@ -158,6 +158,12 @@ struct Participant {
     std::vector<std::string> holds;      // lock ids
     std::string waits_for;               // lock id
     std::vector<std::int32_t> waits_on;  // pids
+
+    // The evidence, where a finding has it.
+    std::int64_t asked_ns = -1;             // when it asked for `waits_for`; -1: not told
+    std::uint64_t times = 1;                // how often it was seen doing so
+    CallSite asked_at = {};                 // where it asked
+    std::vector<CallSite> holds_from = {};  // where it took each of `holds`; shorter or empty: not told
 };
 
 enum class Severity : std::uint8_t { info, warning, error };
@@ -199,6 +205,8 @@ struct AnalysisOptions {
     // UTC now; 0: not known. What a process that still runs holds or waits for lasts until now, not only until the last
     // event: in a program that hangs there are no more events.
     std::int64_t now_utc_ns = 0;
+    // Look up the call site of each timeline entry; findings have theirs in any case.
+    bool timeline_call_sites = false;
     // Waits and holds that last at least this long are findings.
     std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until

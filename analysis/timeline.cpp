@@ -21,7 +21,7 @@ Timeline::Line Timeline::line_for(const Request &request, EventKind kind, std::i
     line.entry = request.entry;
     line.start = request.start;
     line.len = request.len;
-    line.caller = request.caller;
+    line.site = request.site;
     line.flags = request.flags;
     return line;
 }
@@ -75,7 +75,7 @@ void Timeline::hold_ended(Index index, const HoldEnd &end) {
     line.entry = hold.entry;
     line.start = hold.start;
     line.len = hold.len;
-    line.caller = hold.caller;
+    line.site = hold.site;
     line.flags = hold.flags;
     if (end.reason == Reason::undecided) line.ticket = end.ticket;
     add(std::move(line));
@@ -152,7 +152,7 @@ void Timeline::emit(const Line &line) {
     entry_.certainty = line.certainty;
     entry_.error = line.error;
     entry_.tries = line.tries;
-    entry_.caller = line.caller;
+    entry_.call_site = call_sites_ && line.site != 0 ? &model_.source.call_site(line.site) : nullptr;
     entry_.recorded_itself = (line.flags & wire::kInstrumented) != 0;
     entry_.blocked_by.resize(line.blame.size());
     for (std::size_t i = 0; i < line.blame.size(); ++i) {

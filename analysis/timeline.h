@@ -18,8 +18,8 @@ class Timeline : public Observer {
     static constexpr std::size_t kMostWaiting = 32'768;
 
     // `longest_delay_ns` 0: as long as kMostWaiting allows.
-    Timeline(const Model &model, const TimelineSink &sink, std::int64_t longest_delay_ns)
-        : model_(model), sink_(sink), longest_delay_ns_(longest_delay_ns) {}
+    Timeline(const Model &model, const TimelineSink &sink, std::int64_t longest_delay_ns, bool call_sites)
+        : model_(model), sink_(sink), longest_delay_ns_(longest_delay_ns), call_sites_(call_sites) {}
 
     void start_at(std::int64_t utc_ns) { from_utc_ns_ = utc_ns; }
     std::uint64_t lines() const { return lines_; }
@@ -42,8 +42,9 @@ class Timeline : public Observer {
         std::int32_t pid = 0, tid = 0;
         Index lock = kNone;
         std::uint32_t tries = 1;
+        std::uint32_t site = 0;
         std::int64_t t_ns = 0, wait_ns = 0, hold_ns = 0;
-        std::uint64_t entry = 0, start = 0, len = 0, caller = 0, ticket = 0;
+        std::uint64_t entry = 0, start = 0, len = 0, ticket = 0;
         std::uint8_t flags = 0;  // wire::Flags
         std::vector<Blame> blame;
     };
@@ -57,6 +58,7 @@ class Timeline : public Observer {
     const Model &model_;
     const TimelineSink &sink_;
     std::int64_t longest_delay_ns_;
+    bool call_sites_;
     std::int64_t from_utc_ns_ = 0;
     std::uint64_t lines_ = 0;
     std::deque<Line> waiting_;

@@ -39,6 +39,7 @@ Index Waits::begin(const Event &event, Index process, Index thread, Index lock, 
     request.flags = event.flags;
     request.fd = event.fd;
     request.caller = event.caller;
+    request.site = event.site;
     request.outer = model_.table.thread(thread).request;
     model_.table.thread(thread).request = index;
     if (!resumed && owner != kNone) enlist(index);

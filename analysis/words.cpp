@@ -30,7 +30,13 @@ std::string thread_words(const Model &model, std::uint32_t image, std::int32_t p
 
 Participant participant_of(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid) {
     const ProcessInfo &who = model.source.process(image);
-    return {pid, tid, who.name, who.command_line, who.trace_id, {}, {}, {}};
+    Participant participant;
+    participant.pid = pid;
+    participant.tid = tid;
+    participant.process = who.name;
+    participant.command_line = who.command_line;
+    participant.trace_id = who.trace_id;
+    return participant;
 }
 
 std::string lock_words(const Model &model, Index lock) {

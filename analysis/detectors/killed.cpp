@@ -69,8 +69,7 @@ class KilledWhileHolding : public Detector {
         // What others share and still hold protects as before.
         finding.severity = found.locks.empty() ? Severity::info : Severity::warning;
         finding.from_ns = finding.to_ns = found.end.t_ns - from_utc_ns;
-        const ProcessInfo &who = model().source.process(found.image);
-        Participant participant{found.pid, found.pid, who.name, who.command_line, who.trace_id, {}, {}, {}};
+        Participant participant = participant_of(model(), found.image, found.pid, found.pid);
         std::vector<std::string> freed, kept;
         for (const Index lock : found.locks) freed.push_back(lock_words(model(), lock));
         for (const Index lock : found.kept) kept.push_back(lock_words(model(), lock));

@@ -57,8 +57,11 @@ class NotTraced : public Detector {
                 "{} was not traced{}: {}. Its locks are missing here, and whom it kept waiting "
                 "shows as waiting for nobody.",
                 name, program.times > 1 ? fmt::format(" ({} times)", program.times) : "", cause_words(key.first));
-            for (const std::int32_t pid : program.pids)
-                finding.participants.push_back({pid, pid, name, {}, {}, {}, {}, {}});
+            for (const std::int32_t pid : program.pids) {
+                Participant &participant = finding.participants.emplace_back();
+                participant.pid = participant.tid = pid;
+                participant.process = name;
+            }
             report.findings.push_back(std::move(finding));
         }
         if (not_listed_ > 0)

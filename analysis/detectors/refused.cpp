@@ -64,9 +64,8 @@ class KernelRefused : public Detector {
             circle.from_ns = circle.to_ns = found.t_ns;
             finding = deadlock_finding(model(), circle, report.from_utc_ns, false);
         } else {
-            const ProcessInfo &who = model().source.process(found.image);
-            finding.participants.push_back(
-                {pid, found.tid, who.name, who.command_line, who.trace_id, {}, model().locks[lock].id, {}});
+            finding.participants.push_back(participant_of(model(), found.image, pid, found.tid));
+            finding.participants.back().waits_for = model().locks[lock].id;
             finding.locks.push_back(model().locks[lock].id);
         }
         finding.kind = "kernel_refused";

@@ -33,9 +33,7 @@ class UnlockWithoutLock : public Detector {
             finding.certainty = notes.dropped > 0 || notes.torn > 0 ? Certainty::possible : Certainty::likely;
             finding.from_ns = finding.to_ns = found.t_ns - report.from_utc_ns;
             finding.locks.push_back(model().locks[lock].id);
-            const ProcessInfo &who = model().source.process(found.image);
-            finding.participants.push_back(
-                {found.pid, found.tid, who.name, who.command_line, who.trace_id, {}, {}, {}});
+            finding.participants.push_back(participant_of(model(), found.image, found.pid, found.tid));
             finding.summary = fmt::format("{} unlocked {} without holding it",
                                           process_words(model(), found.image, found.pid), lock_words(model(), lock));
             if (found.times > 1) finding.summary += fmt::format(" (the first of {} times)", found.times);

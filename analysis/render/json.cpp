@@ -33,6 +33,9 @@ class JsonObject {
         out_ += "null";
         return *this;
     }
+    JsonObject &text_or_null(std::string_view key, std::string_view value) {
+        return value.empty() ? null(key) : text(key, value);
+    }
     // `append(out, element)` writes each one.
     template <class List, class Append>
     JsonObject &list(std::string_view key, const List &elements, const Append &append) {
@@ -134,9 +137,18 @@ void append_waiting(std::string &out, const WaitingRequest &request) {
     object.list("blocked_by", request.blocked_by, append_blocker).close();
 }
 
+void append_call_site(std::string &out, const CallSite &site) {
+    JsonObject object(out);
+    object.text_or_null("function", site.function).text_or_null("file", site.file);
+    site.line != 0 ? object.number("line", site.line) : object.null("line");
+    object.text_or_null("module", site.module).number("offset", site.offset);
+    if (!site.remark.empty()) object.text("remark", site.remark);
+    object.close();
+}
+
 void append_participant(std::string &out, const Participant &participant) {
-    JsonObject(out)
-        .number("pid", participant.pid)
+    JsonObject object(out);
+    object.number("pid", participant.pid)
         .number("tid", participant.tid)
         .text("process", participant.process)
         .text("command_line", participant.command_line)
@@ -144,8 +156,12 @@ void append_participant(std::string &out, const Participant &participant) {
         .list("holds", participant.holds, append_json_string)
         .text("waits_for", participant.waits_for)
         .list("waits_on", participant.waits_on,
-              [](std::string &to, std::int32_t pid) { fmt::format_to(std::back_inserter(to), "{}", pid); })
-        .close();
+              [](std::string &to, std::int32_t pid) { fmt::format_to(std::back_inserter(to), "{}", pid); });
+    if (participant.asked_ns >= 0) object.number("asked_ns", participant.asked_ns).number("times", participant.times);
+    if (participant.asked_at.known())
+        object.member("call_site", [&](std::string &to) { append_call_site(to, participant.asked_at); });
+    if (!participant.holds_from.empty()) object.list("holds_from", participant.holds_from, append_call_site);
+    object.close();
 }
 
 void append_finding(std::string &out, const Finding &finding) {
@@ -160,12 +176,8 @@ void append_finding(std::string &out, const Finding &finding) {
     } else {
         object.number("to_ns", finding.to_ns);
     }
-    if (finding.resolved_by.empty()) {
-        object.null("resolved_by");
-    } else {
-        object.text("resolved_by", finding.resolved_by);
-    }
-    object.list("locks", finding.locks, append_json_string)
+    object.text_or_null("resolved_by", finding.resolved_by)
+        .list("locks", finding.locks, append_json_string)
         .list("participants", finding.participants, append_participant)
         .list("also_held_by", finding.also_held_by, append_holder)
         .close();
@@ -198,6 +210,8 @@ void append_json(std::string &out, const TimelineEntry &entry) {
         if (entry.tries > 1) object.number("tries", entry.tries);
         object.list("blocked_by", entry.blocked_by, append_blocker);
     }
+    if (entry.call_site != nullptr && entry.call_site->known())
+        object.member("call_site", [&](std::string &to) { append_call_site(to, *entry.call_site); });
     object.close();
 }
 

@@ -70,7 +70,19 @@ Report full_report() {
     finding.severity = Severity::error;
     finding.certainty = Certainty::likely;
     finding.summary = "s";
-    finding.participants = {{1, 2, "perl", "perl x", "tr_1", {row.id}, "other", {3, 4}}};
+    Participant &one = finding.participants.emplace_back();
+    one.pid = 1;
+    one.tid = 2;
+    one.process = "perl";
+    one.command_line = "perl x";
+    one.trace_id = "tr_1";
+    one.holds = {row.id};
+    one.waits_for = "other";
+    one.waits_on = {3, 4};
+    one.asked_ns = 12;
+    one.times = 2;
+    one.asked_at = {"transfer", "bank.cpp", 40, "/bin/bank", 0x12f4, {}};
+    one.holds_from = {{"", "", 0, "/bin/bank", 7, "replaced since"}};
     report.findings = {finding};
     report.notes = {"note"};
     return report;
@@ -98,6 +110,13 @@ TEST(RenderJson, ReportHasTheSchemasFields) {
     EXPECT_EQ(finding["participants"][0]["holds"], json::array({"posix:fe:01:1234"}));
     EXPECT_EQ(finding["participants"][0]["waits_on"], json::array({3, 4}));
     EXPECT_EQ(finding["participants"][0]["waits_for"], "other");
+    EXPECT_EQ(finding["participants"][0]["asked_ns"], 12);
+    EXPECT_EQ(finding["participants"][0]["times"], 2);
+    EXPECT_EQ(finding["participants"][0]["call_site"],
+              json::parse(R"({"function":"transfer","file":"bank.cpp","line":40,"module":"/bin/bank","offset":4852})"));
+    EXPECT_EQ(finding["participants"][0]["holds_from"][0],
+              json::parse(R"({"function":null,"file":null,"line":null,"module":"/bin/bank","offset":7,
+        "remark":"replaced since"})"));
 }
 
 TEST(RenderJson, EventsHaveTheFieldsOfTheirKind) {
