@@ -115,7 +115,8 @@ void find_own_preload(const char *list) noexcept {
 }  // namespace
 
 void read_settings() noexcept {
-    if (settings.read) return;
+    // A library that is initialised before libc (-z initfirst) may lock when there is no environment yet.
+    if (settings.read || environ == nullptr) return;
     const Variables found = read_variables();
     static char carried_home[Settings::kMostPath];
     const char *home = found.home;

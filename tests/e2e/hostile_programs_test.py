@@ -54,7 +54,7 @@ class Hostile(TracedTest):
 
     def test_program_with_address_sanitizer(self):
         lock = self.file()
-        self.same_both_ways(PROGRAMS / "sanitized_locker", lock)
+        self.same_both_ways(PROGRAMS / "static_locker_address", lock)
         self.assertEqual(len(self.report().events("lock_acquired")), 1)
 
     def test_program_that_closes_what_is_not_its_own(self):
