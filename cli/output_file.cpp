@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -38,6 +39,7 @@ Result<OutputFile> OutputFile::open(const std::optional<std::string> &path, bool
     if (!path || *path == "-") return file;
     if (path->empty()) return Error{"-o wants the name of a file"};
     file.replace_ = replace;
+    ::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error to tell, not an end that leaves half a file
     file.path_ = resolved(*path);
     struct stat known {};
     const bool exists = ::stat(file.path_.c_str(), &known) == 0;

@@ -1,10 +1,12 @@
 #include "analysis/export/report_page.h"
 
 #include <fmt/format.h>
+#include <string.h>
 
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "analysis/export/page_assets.h"
@@ -53,6 +55,11 @@ class HtmlTable {
                        short_duration(ns));
         return *this;
     }
+    HtmlTable &share(std::int64_t part, std::int64_t whole) {
+        const double percent = whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0;
+        fmt::format_to(std::back_inserter(out_), "<td class=\"number\" data-value=\"{0:.3f}\">{0:.1f} %</td>", percent);
+        return *this;
+    }
     // A button that shows in the timeline what the row is about.
     HtmlTable &show(std::string_view kind, std::string_view key, std::string_view name) {
         fmt::format_to(std::back_inserter(out_),
@@ -98,7 +105,9 @@ class PageData {
         });
         out_ += "],\"texts\":[";
         list(calls_.texts(), [&](const std::string &text) { append_script_string(out_, text); });
-        fmt::format_to(to(), "],\"columns\":{{\"count\":{}", calls_.calls().size());
+        out_ += "],\"errnos\":{";
+        append_error_names();
+        fmt::format_to(to(), "}},\"columns\":{{\"count\":{}", calls_.calls().size());
         append_columns();
         out_ += "}}";
         return std::move(out_);
@@ -115,6 +124,16 @@ class PageData {
             first = false;
             append(element);
         }
+    }
+
+    void append_error_names() {
+        std::set<int> errors;
+        for (const Call &call : calls_.calls()) errors.insert(call.error);
+        errors.erase(0);
+        list(errors, [&](int error) {
+            const char *const name = ::strerrorname_np(error);
+            fmt::format_to(to(), "\"{}\":\"{}\"", error, name == nullptr ? "" : name);
+        });
     }
 
     void append_finding(const Finding &finding) {
@@ -344,6 +363,56 @@ void append_locks(std::string &out, const Report &report) {
     table.close();
 }
 
+// Whom one table of culprits names, and how it is called.
+struct CulpritTable {
+    std::string_view id, title, says, heading;
+    const std::vector<Culprit> &rows;
+    std::string (*name)(const Culprit &);
+};
+
+void append_culprits(std::string &out, const CulpritTable &culprits, const BlameTables &blame) {
+    if (culprits.rows.empty()) return;
+    HtmlTable table(out, culprits.id, culprits.title, culprits.says);
+    for (const std::string_view name : {culprits.heading, std::string_view("Caused"), std::string_view("Share"),
+                                        std::string_view("Waits"), std::string_view("Command line")})
+        table.heading(name);
+    table.begin_rows();
+    for (std::size_t i = 0; i < std::min(culprits.rows.size(), kMostTableRows); ++i) {
+        const Culprit &culprit = culprits.rows[i];
+        table.begin_row();
+        table.text(culprits.name(culprit))
+            .duration(culprit.caused_ns)
+            .share(culprit.caused_ns, blame.waited_ns)
+            .number(culprit.waits)
+            .text(culprit.command_line)
+            .end_row();
+    }
+    table.close();
+}
+
+void append_blame(std::string &out, const BlameTables &blame) {
+    if (blame.waited_ns == 0) return;
+    const std::string all = fmt::format(
+        "Whose holds made others wait, of {} waited in all. A holder that itself waited for a lock passes that part on "
+        "to who held it.",
+        short_duration(blame.waited_ns));
+    append_culprits(out,
+                    {"culprit-processes", "Culprits by process", all, "Process", blame.processes,
+                     [](const Culprit &culprit) { return fmt::format("{} {}", culprit.process, culprit.pid); }},
+                    blame);
+    append_culprits(out,
+                    {"culprit-sites", "Culprits by call site", all, "Call site", blame.call_sites,
+                     [](const Culprit &culprit) {
+                         return culprit.site.empty() ? fmt::format("{} at {:#x}", culprit.process, culprit.caller)
+                                                     : culprit.site;
+                     }},
+                    blame);
+    append_culprits(out,
+                    {"culprit-operations", "Culprits by operation", all, "Operation", blame.operations,
+                     [](const Culprit &culprit) { return culprit.operation; }},
+                    blame);
+}
+
 void append_processes(std::string &out, const CallTable &calls) {
     HtmlTable table(out, "processes", "Processes", "What each process took, how long it waited and held.");
     for (const char *name :
@@ -388,6 +457,7 @@ void ReportPage::write(const Report &report, const std::function<bool(std::strin
     append_left_out(out, calls_);
     out += kTimelineSection;
     append_locks(out, report);
+    append_blame(out, report.blame);
     append_processes(out, calls_);
     out += "</main>\n<script type=\"application/json\" id=\"session-data\">";
     if (!write(out) || !write(data)) return;

@@ -25,7 +25,7 @@ function describeCall(session, i) {
       [session.isOpen(i) ? 'still held at' : 'released', formatUtc(session, session.endOf(i)) + (session.isApproximate(i) ? ' (about)' : '')]);
     if (!session.isOpen(i)) rows.push(['ended by', session.texts[calls.reason[i]]]);
   } else if (session.outcome(i) === OUTCOME.failed) {
-    rows.push(['failed after', waited], ['errno', String(calls.error[i])]);
+    rows.push(['failed after', waited], ['errno', `${calls.error[i]} ${session.errnos[calls.error[i]] || ''}`]);
   } else {
     rows.push(['still waiting after', waited]);
   }

@@ -1,0 +1,164 @@
+#include "analysis/export/report_page.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "analysis/export/call_table.h"
+#include "analysis/export/page_text.h"
+
+namespace planloop::analysis {
+namespace {
+
+TimelineEntry entry_of(EventKind kind, std::string id, std::int64_t t_ns) {
+    TimelineEntry entry;
+    entry.kind = kind;
+    entry.lock_entry_id = std::move(id);
+    entry.t_ns = t_ns;
+    entry.pid = entry.tid = 7;
+    entry.process = "flock";
+    entry.lock = "flock:fe:00:1";
+    entry.path = "/tmp/a";
+    entry.mode = wire::Mode::exclusive;
+    return entry;
+}
+
+void add_call(CallTable &table, const std::string &id, std::int64_t begin_ns, std::int64_t wait_ns,
+              std::int64_t hold_ns) {
+    table.add(entry_of(EventKind::lock_requested, id, begin_ns));
+    TimelineEntry acquired = entry_of(EventKind::lock_acquired, id, begin_ns + wait_ns);
+    acquired.wait_ns = wait_ns;
+    table.add(acquired);
+    TimelineEntry released = entry_of(EventKind::lock_released, id, begin_ns + wait_ns + hold_ns);
+    released.hold_ns = hold_ns;
+    released.reason = "unlock";
+    table.add(released);
+}
+
+TEST(CallTable, JoinsRequestAcquisitionAndReleaseOfOneCall) {
+    CallTable table(10);
+    add_call(table, "1", 100, 20, 300);
+    table.finish(1'000);
+    ASSERT_EQ(table.calls().size(), 1u);
+    const Call &call = table.calls()[0];
+    EXPECT_EQ(call.begin_ns, 100);
+    EXPECT_EQ(call.wait_ns, 20);
+    EXPECT_EQ(call.hold_ns, 300);
+    EXPECT_EQ(call.outcome, CallOutcome::acquired);
+    EXPECT_FALSE(call.open);
+    EXPECT_EQ(table.texts()[call.reason], "unlock");
+}
+
+TEST(CallTable, WhatIsOpenLastsUntilTheEnd) {
+    CallTable table(10);
+    table.add(entry_of(EventKind::lock_requested, "a", 100));
+    table.add(entry_of(EventKind::lock_requested, "b", 200));
+    table.add(entry_of(EventKind::lock_acquired, "b", 200));
+    table.finish(1'000);
+    ASSERT_EQ(table.calls().size(), 2u);
+    EXPECT_EQ(table.calls()[0].outcome, CallOutcome::waiting);
+    EXPECT_EQ(table.calls()[0].wait_ns, 900);
+    EXPECT_TRUE(table.calls()[0].open);
+    EXPECT_EQ(table.calls()[1].hold_ns, 800);
+    EXPECT_TRUE(table.calls()[1].open);
+}
+
+TEST(CallTable, AnUnlockOfAPartLeavesTheRestHeld) {
+    CallTable table(10);
+    table.add(entry_of(EventKind::lock_requested, "a", 0));
+    table.add(entry_of(EventKind::lock_acquired, "a", 0));
+    TimelineEntry part = entry_of(EventKind::lock_released, "a", 100);
+    part.len = 10;
+    table.add(part);
+    TimelineEntry rest = entry_of(EventKind::lock_released, "a", 500);
+    rest.start = 10;
+    table.add(rest);
+    table.finish(1'000);
+    ASSERT_EQ(table.calls().size(), 1u);
+    EXPECT_EQ(table.calls()[0].hold_ns, 500);
+}
+
+TEST(CallTable, LeavesOutTheShortestAndSaysSo) {
+    CallTable table(100);
+    for (std::int64_t i = 0; i < 1'000; ++i) add_call(table, std::to_string(i), i * 10'000, i, 0);
+    table.finish(20'000'000);
+    EXPECT_LE(table.calls().size(), 100u);
+    EXPECT_EQ(table.calls().size() + table.left_out(), 1'000u);
+    for (const Call &call : table.calls()) EXPECT_GE(call.wait_ns, table.longest_left_out_ns());
+    EXPECT_EQ(table.processes().at(7).acquisitions, 1'000u);  // sums count them all
+    EXPECT_EQ(table.calls().back().wait_ns, 999);
+}
+
+struct Hostile {
+    std::string_view text, html, script;
+};
+
+TEST(PageText, NothingBecomesMarkup) {
+    const Hostile cases[] = {
+        {"plain", "plain", "\"plain\""},
+        {"<b>&\"'", "&lt;b&gt;&amp;&quot;&#39;", "\"\\u003cb>&\\\"'\""},
+        {"</script><!--", "&lt;/script&gt;&lt;!--", "\"\\u003c/script>\\u003c!--\""},
+        {"a\nb", "a\\nb", "\"a\\\\nb\""},
+        {"\xff", "\\xff", "\"\\\\xff\""},
+    };
+    for (const Hostile &one : cases) {
+        EXPECT_EQ(html_text(one.text), one.html);
+        std::string script;
+        append_script_string(script, one.text);
+        EXPECT_EQ(script, one.script);
+    }
+}
+
+TEST(PageText, Base64IsThatOfRfc4648) {
+    const std::pair<std::string_view, std::string_view> cases[] = {
+        {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe", "//4="}};
+    for (const auto &[bytes, text] : cases) {
+        std::string out;
+        append_base64(out, bytes);
+        EXPECT_EQ(out, text);
+    }
+}
+
+TEST(ReportPage, AHostileNameIsWholeInTheTextAndNowhereMarkup) {
+    ReportPage page({});
+    TimelineEntry entry = entry_of(EventKind::lock_requested, "1", 5);
+    entry.process = "<script>";
+    entry.path = "/tmp/</script>";
+    page.add(entry);
+    Report report;
+    report.session = "\"><script>alert(1)</script>";
+    report.events = 1;
+    report.to_utc_ns = 10;
+    LockRow &lock = report.locks.emplace_back();
+    lock.id = "flock:fe:00:1";
+    lock.path = "/tmp/</script>";
+    std::string html;
+    page.write(report, [&](std::string_view part) {
+        html += part;
+        return true;
+    });
+    std::size_t scripts = 0;
+    for (std::size_t at = html.find("<script"); at != std::string::npos; at = html.find("<script", at + 1)) ++scripts;
+    EXPECT_EQ(scripts, 2u);  // the data and the page's own
+    EXPECT_NE(html.find("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;"), std::string::npos);
+    EXPECT_NE(html.find("default-src 'none'"), std::string::npos);
+}
+
+TEST(ReportPage, IsTheSameForTheSameRecording) {
+    const auto make = [] {
+        ReportPage page({});
+        page.add(entry_of(EventKind::lock_requested, "1", 5));
+        std::string html;
+        page.write(Report(), [&](std::string_view part) {
+            html += part;
+            return true;
+        });
+        return html;
+    };
+    EXPECT_EQ(make(), make());
+}
+
+}  // namespace
+}  // namespace planloop::analysis
