@@ -38,6 +38,12 @@ struct RequestEnd {
     std::int64_t wait_ns = 0;  // the same, or since the first of the tries that were folded
 };
 
+struct WaitEnd {
+    std::int64_t t_ns = 0, wait_ns = 0;
+    Outcome outcome{};
+    int error = 0;  // of the call or the last try; 0 and abandoned: still waiting when the recording ended
+};
+
 struct ProcessEnd {
     std::int64_t t_ns = 0;
     Reason reason{};  // exit or killed
@@ -67,6 +73,9 @@ class Observer {
     virtual void requested(const Request & /*request*/) {}
     virtual void blocked(Index /*request*/) {}  // a blocking call begins and something stands in its way
     virtual void request_done(Index /*request*/, const RequestEnd & /*end*/) {}
+    // A wait is over, or the recording is: each one once, as LockRow::wait sums them up. A series of failed tries is
+    // one wait, told of when it does not go on.
+    virtual void waited(const Request & /*request*/, const WaitEnd & /*end*/) {}
     virtual void acquired(Index /*hold*/) {}
     virtual void hold_ended(Index /*hold*/, const HoldEnd & /*end*/) {}
     virtual void process_ended(Index /*process*/, const ProcessEnd & /*end*/) {}

@@ -53,6 +53,8 @@ struct Blame {
     std::uint32_t active = 0;  // held segments that stand in the way now
     std::int64_t since_ns = 0;
     std::int64_t ns = 0;
+    std::uint64_t entry = 0;    // of the hold that stood in the way last
+    std::int64_t until_ns = 0;  // when it ceased to; 0: it never did
 };
 
 // An open lock call, or a series of failed tries of one thread that may go on (`parked` between two of them).

@@ -122,7 +122,7 @@ void Ownership::lock_acquired(const Event &event, Index process) {
     Lock &lock = model_.locks[request.lock];
     ++lock.acquisitions;
     if (!request.blame.empty()) ++lock.contended;
-    lock.wait.add(end.wait_ns);
+    waits_.count(request, {end.t_ns, end.wait_ns, end.outcome, 0});
     if (request.owner != kNone && owner_kind(request.family) != wire::Owner::thread)
         holds_.give_back(request.lock, request.owner, request.first, request.last, ended_by(event, Reason::converted));
     observer_.request_done(index, end);
@@ -154,7 +154,7 @@ void Ownership::lock_failed(const Event &event, Index process) {
         return;
     }
     if (request.tries > 1) end.wait_ns += request.call_ns - request.since_ns;
-    model_.locks[request.lock].wait.add(end.wait_ns);
+    waits_.count(request, {end.t_ns, end.wait_ns, end.outcome, end.error});
     waits_.end(index);
 }
 
@@ -192,7 +192,7 @@ void Ownership::request_over(Index index, const RequestEnd &end) {
     if (request.ticket != 0) holds_.decide(request.ticket, Reason::lost, EndCertainty::exact);
     waits_.conclude(index, end);
     observer_.request_done(index, end);
-    model_.locks[request.lock].wait.add(end.wait_ns);
+    waits_.count(request, {end.t_ns, end.wait_ns, end.outcome, end.error});
     waits_.end(index);
 }
 

@@ -24,7 +24,7 @@ class Ownership {
     using Alive = std::function<bool(std::int32_t pid, std::uint64_t start_time)>;
 
     Ownership(Model &model, Observer &observer)
-        : model_(model), waits_(model), holds_(model, waits_, observer), observer_(observer) {}
+        : model_(model), waits_(model, observer), holds_(model, waits_, observer), observer_(observer) {}
 
     void apply(const Event &event);
     // Ends what belongs to processes that nobody saw end and that do not run any more.

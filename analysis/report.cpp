@@ -26,6 +26,7 @@ class Fanout : public Observer {
         timeline_.request_done(request, end);
         passes_.request_done(request, end);
     }
+    void waited(const Request &request, const WaitEnd &end) override { timeline_.waited(request, end); }
     void acquired(Index hold) override { passes_.acquired(hold); }
     void hold_ended(Index hold, const HoldEnd &end) override {
         timeline_.hold_ended(hold, end);
@@ -97,7 +98,7 @@ WaitingRequest describe_wait(const Model &model, const Request &request, std::in
     waiting.len = request.len;
     for (const Blame &blame : request.blame) {
         std::string name = blame.pid == 0 ? std::string() : model.source.process(blame.image).name;
-        waiting.blocked_by.push_back({blame.pid, blame.tid, blame.ns, std::move(name)});
+        waiting.blocked_by.push_back({blame.pid, blame.tid, blame.ns, std::move(name), blame.entry, blame.until_ns});
     }
     return waiting;
 }
@@ -133,7 +134,7 @@ void close_books(Model &model, Waits &waits, Report &report) {
             if (request.lock != lock || request.parked) continue;
             const std::int64_t call_ns = to - request.call_ns;
             waits.conclude(at, {to, Outcome::abandoned, 0, call_ns, call_ns});
-            model.locks[request.lock].wait.add(call_ns);
+            waits.count(request, {to, call_ns, Outcome::abandoned, 0});
             report.waiting.push_back(describe_wait(model, request, report.from_utc_ns));
         }
     }
@@ -169,11 +170,12 @@ void add_rows(const Model &model, Report &report) {
 
 }  // namespace
 
-Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink) {
+Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink,
+               const TimelineSink &vain_waits) {
     Model model(source);
     model.long_wait_ns = options.long_wait_ns;
     model.long_hold_ns = options.long_hold_ns;
-    Timeline timeline(model, sink, options.longest_delay_ns, options.timeline_call_sites);
+    Timeline timeline(model, sink, vain_waits, options.longest_delay_ns, options.timeline_call_sites);
     Passes passes(model);
     Fanout fanout(timeline, passes);
     Ownership ownership(model, fanout);

@@ -18,6 +18,8 @@ struct Blocker {
     std::int32_t pid = 0, tid = 0;  // pid 0: nobody that was traced
     std::int64_t ns = 0;            // how much of the wait it stood in the way
     std::string process;            // name
+    std::uint64_t entry = 0;        // lock call of its hold that stood in the way last; 0: not known
+    std::int64_t until_utc_ns = 0;  // when that hold ceased to stand in the way; 0: it never did
 };
 
 // How sure the time is at which a hold ended.
@@ -28,6 +30,7 @@ struct TimelineEntry {
     std::int64_t utc_ns = 0;
     EventKind kind{};  // one of the four lock_*
     std::string trace_id, operation, lock_entry_id;
+    std::uint64_t entry = 0;  // lock_entry_id as a number
     std::int32_t pid = 0, tid = 0;
     std::string process, command_line;
     std::string lock, path;  // lock id; path for people
@@ -41,8 +44,10 @@ struct TimelineEntry {
     int error = 0;                                 // lock_failed
     std::uint32_t tries = 1;                       // lock_failed, lock_acquired: polls folded into this wait
     std::vector<Blocker> blocked_by;               // lock_acquired, lock_failed, and lock_requested while still waiting
-    bool recorded_itself = false;  // by the program, which links lockcore, and not by the preloaded library
-    const CallSite *call_site = nullptr;           // nullptr: not known or not asked for; lives as long as the source
+    bool recorded_itself = false;         // by the program, which links lockcore, and not by the preloaded library
+    const CallSite *call_site = nullptr;  // nullptr: not known or not asked for; lives as long as the source
+    bool owned = true;                    // lock_acquired: false when the owner is not known; no release will follow
+    bool awaited = false;                 // lock_released: somebody waits for this lock or another of its file
 };
 
 // Of durations, in ns. Count, total, mean and maximum are exact; a quantile is off by at most kQuantileError of itself.
@@ -181,6 +186,12 @@ struct Finding {
     std::vector<std::string> locks;  // ids
 };
 
+// A thread that held `held` asked for `wanted` in a call that may wait.
+struct LockOrder {
+    std::string held, wanted;  // lock ids
+    std::uint64_t times = 0;
+};
+
 struct Report {
     std::string session;
     std::int64_t from_utc_ns = 0, to_utc_ns = 0;
@@ -191,6 +202,7 @@ struct Report {
     CriticalPath critical_path;
     std::vector<HeldLock> held;  // at the end of the recording
     std::vector<WaitingRequest> waiting;
+    std::vector<LockOrder> order;    // by ids; of the first 20,000 pairs of ranges
     std::vector<Finding> findings;   // by severity, then time
     std::vector<std::string> notes;  // what could not be read or is not known, one line each
 };
@@ -216,7 +228,12 @@ struct AnalysisOptions {
 
 // Reads the source to its end and draws the conclusions. Memory grows with locks, threads and open requests, not with
 // events. The sink, if any, gets the timeline in time order as it becomes certain.
-Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink = {});
+//
+// `vain_waits` gets each wait that brought no lock, in no certain order: with the lock_acquired entries they are what
+// LockRow::wait sums up. An entry is of kind lock_failed; `wait_ns` is all of the wait, a series of tries counting as
+// one; `error` 0 stands for a wait that lasts until the end of the recording, ECANCELED for one whose process ended.
+Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink = {},
+               const TimelineSink &vain_waits = {});
 
 }  // namespace planloop::analysis
 

@@ -32,7 +32,7 @@ void Timeline::requested(const Request &request) {
     Line line = line_for(request, EventKind::lock_requested, model_.now_ns);
     if (request.obstacles > 0) {
         for (const Blame &blame : request.blame)
-            if (blame.active > 0) line.blame.push_back({blame.pid, blame.tid, blame.image, 0, 0, 0});
+            if (blame.active > 0) line.blame.push_back({blame.pid, blame.tid, blame.image, 0, 0, 0, blame.entry, 0});
     }
     add(std::move(line));
 }
@@ -47,6 +47,7 @@ void Timeline::request_done(Index index, const RequestEnd &end) {
     line.wait_ns = end.wait_ns;
     line.error = end.error;
     line.tries = request.tries;
+    line.owned = request.owner != kNone;
     for (const Blame &blame : request.blame) {
         // A failed try tells who was in its way, not who was in the way of the tries before it.
         if (!acquired && !request.blocking && blame.active == 0 && blame.pid != 0) continue;
@@ -54,6 +55,17 @@ void Timeline::request_done(Index index, const RequestEnd &end) {
         line.blame.back().ns = std::min(blame.ns, end.wait_ns);
     }
     add(std::move(line));
+}
+
+void Timeline::waited(const Request &request, const WaitEnd &end) {
+    if (!vain_waits_ || end.outcome == Outcome::acquired) return;
+    Line line = line_for(request, EventKind::lock_failed, end.t_ns);
+    line.wait_ns = end.wait_ns;
+    line.error = end.error;
+    line.tries = request.tries;
+    line.blame = request.blame;
+    for (Blame &blame : line.blame) blame.ns = std::min(blame.ns, end.wait_ns);
+    hand(line, vain_waits_);
 }
 
 void Timeline::hold_ended(Index index, const HoldEnd &end) {
@@ -77,6 +89,7 @@ void Timeline::hold_ended(Index index, const HoldEnd &end) {
     line.len = hold.len;
     line.site = hold.site;
     line.flags = hold.flags;
+    line.awaited = !model_.locks.domain(model_.locks[hold.lock].domain).waiters.empty();
     if (end.reason == Reason::undecided) line.ticket = end.ticket;
     add(std::move(line));
 }
@@ -126,7 +139,7 @@ void Timeline::flush() {
     emit_certain();
 }
 
-void Timeline::emit(const Line &line) {
+void Timeline::hand(const Line &line, const TimelineSink &sink) {
     const ProcessInfo &who = model_.source.process(line.image);
     const Lock &lock = model_.locks[line.lock];
     entry_.t_ns = line.t_ns - from_utc_ns_;
@@ -136,6 +149,7 @@ void Timeline::emit(const Line &line) {
     entry_.operation = who.operation;
     entry_.lock_entry_id.clear();
     fmt::format_to(std::back_inserter(entry_.lock_entry_id), "{:016x}", line.entry);
+    entry_.entry = line.entry;
     entry_.pid = line.pid;
     entry_.tid = line.tid;
     entry_.process = who.name;
@@ -154,13 +168,16 @@ void Timeline::emit(const Line &line) {
     entry_.tries = line.tries;
     entry_.call_site = call_sites_ && line.site != 0 ? &model_.source.call_site(line.site) : nullptr;
     entry_.recorded_itself = (line.flags & wire::kInstrumented) != 0;
+    entry_.owned = line.owned;
+    entry_.awaited = line.awaited;
     entry_.blocked_by.resize(line.blame.size());
     for (std::size_t i = 0; i < line.blame.size(); ++i) {
         const Blame &blame = line.blame[i];
-        entry_.blocked_by[i] = {blame.pid, blame.tid, blame.ns,
-                                blame.pid == 0 ? std::string() : model_.source.process(blame.image).name};
+        entry_.blocked_by[i] = {blame.pid,   blame.tid,
+                                blame.ns,    blame.pid == 0 ? std::string() : model_.source.process(blame.image).name,
+                                blame.entry, blame.until_ns};
     }
-    sink_(entry_);
+    sink(entry_);
 }
 
 }  // namespace planloop::analysis

@@ -18,14 +18,20 @@ class Timeline : public Observer {
     static constexpr std::size_t kMostWaiting = 32'768;
 
     // `longest_delay_ns` 0: as long as kMostWaiting allows.
-    Timeline(const Model &model, const TimelineSink &sink, std::int64_t longest_delay_ns, bool call_sites)
-        : model_(model), sink_(sink), longest_delay_ns_(longest_delay_ns), call_sites_(call_sites) {}
+    Timeline(const Model &model, const TimelineSink &sink, const TimelineSink &vain_waits,
+             std::int64_t longest_delay_ns, bool call_sites)
+        : model_(model),
+          sink_(sink),
+          vain_waits_(vain_waits),
+          longest_delay_ns_(longest_delay_ns),
+          call_sites_(call_sites) {}
 
     void start_at(std::int64_t utc_ns) { from_utc_ns_ = utc_ns; }
     std::uint64_t lines() const { return lines_; }
 
     void requested(const Request &request) override;
     void request_done(Index request, const RequestEnd &end) override;
+    void waited(const Request &request, const WaitEnd &end) override;
     void hold_ended(Index hold, const HoldEnd &end) override;
     void decided(std::uint64_t ticket, Reason reason, EndCertainty certainty) override;
     void flush();
@@ -46,17 +52,19 @@ class Timeline : public Observer {
         std::int64_t t_ns = 0, wait_ns = 0, hold_ns = 0;
         std::uint64_t entry = 0, start = 0, len = 0, ticket = 0;
         std::uint8_t flags = 0;  // wire::Flags
+        bool owned = true, awaited = false;
         std::vector<Blame> blame;
     };
 
     Line line_for(const Request &request, EventKind kind, std::int64_t t_ns) const;
     void add(Line &&line);
     static void guess(Line &line);
-    void emit(const Line &line);
+    void emit(const Line &line) { hand(line, sink_); }
+    void hand(const Line &line, const TimelineSink &sink);
     void emit_certain();
 
     const Model &model_;
-    const TimelineSink &sink_;
+    const TimelineSink &sink_, &vain_waits_;
     std::int64_t longest_delay_ns_;
     bool call_sites_;
     std::int64_t from_utc_ns_ = 0;

@@ -84,6 +84,7 @@ void Waits::enlist(Index index) {
 void Waits::rebase(Request &request, Index owner, std::int64_t now_ns) {
     for (std::size_t i = 0; i < request.blockers; ++i) {
         request.blame[i].ns += now_ns - request.blame[i].since_ns;
+        request.blame[i].until_ns = now_ns;
         request.blame[i].active = 0;
     }
     request.blockers = 0;
@@ -99,13 +100,14 @@ void Waits::add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns
     for (std::size_t i = 0; i < request.blockers; ++i) {
         if (request.blame[i].pid != hold.pid || request.blame[i].tid != hold.tid) continue;
         ++request.blame[i].active;
+        request.blame[i].entry = hold.entry;
         return;
     }
     if (request.blame.size() >= request.merge_at) {
         merge(request);
         request.merge_at = std::max<std::size_t>(32, 2 * request.blame.size());
     }
-    request.blame.push_back({hold.pid, hold.tid, hold.image, 1, now_ns, 0});
+    request.blame.push_back({hold.pid, hold.tid, hold.image, 1, now_ns, 0, hold.entry, 0});
     std::swap(request.blame[request.blockers++], request.blame.back());
 }
 
@@ -116,6 +118,8 @@ void Waits::remove_obstacle(Request &request, const Hold &hold, std::int64_t now
         --request.obstacles;
         if (--blame.active > 0) return;
         blame.ns += now_ns - blame.since_ns;
+        blame.entry = hold.entry;
+        blame.until_ns = now_ns;
         std::swap(blame, request.blame[--request.blockers]);
         return;
     }
@@ -130,10 +134,15 @@ void Waits::merge(Request &request) {
     });
     std::size_t kept = 0;
     for (std::size_t i = 1; i < blame.size(); ++i) {
-        if (blame[i].pid == blame[kept].pid && blame[i].tid == blame[kept].tid)
-            blame[kept].ns += blame[i].ns;
-        else
+        if (blame[i].pid != blame[kept].pid || blame[i].tid != blame[kept].tid) {
             blame[++kept] = blame[i];
+            continue;
+        }
+        blame[kept].ns += blame[i].ns;
+        if (blame[kept].active == 0 && blame[i].until_ns > blame[kept].until_ns) {
+            blame[kept].entry = blame[i].entry;
+            blame[kept].until_ns = blame[i].until_ns;
+        }
     }
     blame.resize(kept + 1);
     std::stable_partition(blame.begin(), blame.end(), [](const Blame &one) { return one.active > 0; });
@@ -197,12 +206,17 @@ void Waits::conclude(Index index, const RequestEnd &end) {
         const bool polled = refused || request.tries > 1;
         const bool slow = request.blocking && end.wait_ns >= kUntracedWaitNs;
         if ((slow && !polled) || (polled && !other_may_have_it(request)))
-            blame.push_back({0, 0, 0, 0, end.t_ns, end.wait_ns});
+            blame.push_back({0, 0, 0, 0, end.t_ns, end.wait_ns, 0, 0});
     }
     std::sort(blame.begin(), blame.end(), [](const Blame &a, const Blame &b) {
         if (a.ns != b.ns) return a.ns > b.ns;
         return a.pid != b.pid ? a.pid < b.pid : a.tid < b.tid;
     });
+}
+
+void Waits::count(const Request &request, const WaitEnd &end) {
+    model_.locks[request.lock].wait.add(end.wait_ns);
+    observer_.waited(request, end);
 }
 
 void Waits::park(Index index, std::int64_t now_ns) {
@@ -246,7 +260,7 @@ void Waits::end(Index index) {
 
 void Waits::expire(Index index) {
     const Request &poll = model_.requests[index];
-    model_.locks[poll.lock].wait.add(poll.tried_ns - poll.since_ns);
+    count(poll, {poll.tried_ns, poll.tried_ns - poll.since_ns, Outcome::failed, EAGAIN});
     end(index);
 }
 

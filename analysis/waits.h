@@ -21,7 +21,7 @@ inline constexpr std::int64_t kUntracedWaitNs = 20'000'000;
 
 class Waits {
   public:
-    explicit Waits(Model &model) : model_(model) {}
+    Waits(Model &model, Observer &observer) : model_(model), observer_(observer) {}
 
     // The request of a lock call, resumed if the call continues a series of tries. `owner` kNone: it can wait
     // for nothing that is known.
@@ -32,9 +32,10 @@ class Waits {
     // Who stood in the way when a call ends, longest first; adds the untraced blocker where one must have been. The
     // request must then be parked or ended.
     void conclude(Index request, const RequestEnd &end);
-    void park(Index request, std::int64_t now_ns);  // may go on
-    void end(Index request);                        // takes it out of everything
-    void expire_polls(Index thread);                // they do not go on
+    void count(const Request &request, const WaitEnd &end);  // a wait that is over, in the statistics
+    void park(Index request, std::int64_t now_ns);           // may go on
+    void end(Index request);                                 // takes it out of everything
+    void expire_polls(Index thread);                         // they do not go on
     void expire(Index request);
 
     // A segment of a hold came or went.
@@ -52,6 +53,7 @@ class Waits {
     bool other_may_have_it(const Request &request) const;
 
     Model &model_;
+    Observer &observer_;
 };
 
 }  // namespace planloop::analysis

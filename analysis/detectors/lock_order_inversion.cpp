@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <set>
+#include <tuple>
+#include <utility>
 
 #include "analysis/detector.h"
 #include "analysis/lock_order.h"
@@ -63,7 +66,8 @@ class LockOrderInversion : public Detector {
   private:
     struct Pair {
         std::vector<Index> dependencies;
-        std::size_t next = kFirst;  // to be replaced
+        std::size_t next = kFirst;    // to be replaced
+        std::uint64_t forgotten = 0;  // times of those that were replaced
     };
 
     static bool same(const LockPart &part, const LockPart &wanted) {
@@ -107,6 +111,7 @@ class LockOrderInversion : public Detector {
             pair.next = pair.next + 1 == kFirst + kLast ? kFirst : pair.next + 1;
             by_key_.erase(keys_[place]);
             keys_[place] = key;
+            pair.forgotten += dependencies_[place].times;
         }
         by_key_.put(key, place);
         dependencies_[place] = {held,           wanted,     held_,         order_.place(request.pid, model().now_ns),
@@ -114,6 +119,7 @@ class LockOrderInversion : public Detector {
                                 request.pid,    request.tid};
     }
 
+    void tell_order(Report &report) const;
     Finding describe(const std::vector<const Dependency *> &circle, std::int64_t from_utc_ns, bool lost) const;
 
     ProcessOrder order_;
@@ -167,7 +173,23 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
     return finding;
 }
 
+void LockOrderInversion::tell_order(Report &report) const {
+    std::map<std::pair<Index, Index>, std::uint64_t> times;
+    for (const Pair &pair : pairs_) {
+        const Dependency &first = dependencies_[pair.dependencies.front()];
+        std::uint64_t &sum = times[{first.held.lock, first.wanted.lock}];
+        sum += pair.forgotten;
+        for (const Index at : pair.dependencies) sum += dependencies_[at].times;
+    }
+    for (const auto &[locks, sum] : times)
+        report.order.push_back({model().locks[locks.first].id, model().locks[locks.second].id, sum});
+    std::sort(report.order.begin(), report.order.end(), [](const LockOrder &a, const LockOrder &b) {
+        return std::tie(a.held, a.wanted) < std::tie(b.held, b.wanted);
+    });
+}
+
 void LockOrderInversion::finish(Report &report, const SourceNotes &notes) {
+    tell_order(report);
     std::vector<const Dependency *> all;
     all.reserve(dependencies_.size());
     for (const Dependency &one : dependencies_) all.push_back(&one);

@@ -63,6 +63,7 @@ struct Target {
 struct Outcome {
     analysis::Report report;
     std::vector<analysis::TimelineEntry> lines;
+    std::vector<analysis::TimelineEntry> vain_waits;
 
     const analysis::Finding *find(const std::string &kind) const {
         for (const analysis::Finding &finding : report.findings)
@@ -176,8 +177,9 @@ class Scene {
     Outcome play(const analysis::AnalysisOptions &options = {}) const {
         VectorSource copy = source;
         Outcome outcome;
-        outcome.report = analysis::analyse(copy, options,
-                                           [&](const analysis::TimelineEntry &line) { outcome.lines.push_back(line); });
+        outcome.report = analysis::analyse(
+            copy, options, [&](const analysis::TimelineEntry &line) { outcome.lines.push_back(line); },
+            [&](const analysis::TimelineEntry &wait) { outcome.vain_waits.push_back(wait); });
         return outcome;
     }
 

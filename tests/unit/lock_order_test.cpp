@@ -7,6 +7,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -51,6 +52,20 @@ struct Stage {
     }
     std::size_t inversions() const { return scene.play().count("lock_order_inversion"); }
 };
+
+TEST(LockOrder, ReportCountsWhoAskedForWhatWhileHoldingWhat) {
+    Stage stage;
+    for (int i = 0; i < 30; ++i) {
+        const Actor child = stage.scene.fork(stage.one, 200 + i, "x");
+        stage.nest(child, {1, 2, 3});
+        stage.scene.exit(child);
+    }
+    const Outcome outcome = stage.scene.play();
+    std::vector<std::tuple<std::string, std::string, std::uint64_t>> order;
+    for (const LockOrder &one : outcome.report.order) order.emplace_back(one.held, one.wanted, one.times);
+    const std::string a = "flock:fe:01:1001", b = "flock:fe:01:1002", c = "flock:fe:01:1003";
+    EXPECT_EQ(order, (decltype(order){{a, b, 30}, {a, c, 30}, {b, c, 30}}));
+}
 
 TEST(LockOrder, InversionInALuckyRunIsFoundWithItsWitnesses) {
     for (const Family family : {Family::flock, Family::ofd, Family::posix}) {

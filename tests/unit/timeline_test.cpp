@@ -4,9 +4,11 @@
 
 #include <cerrno>
 #include <iostream>
+#include <map>
 #include <random>
 #include <sstream>
 
+#include "tests/support/chaos.h"
 #include "tests/support/vector_source.h"
 
 namespace planloop::analysis {
@@ -34,66 +36,6 @@ std::string text_of(const Outcome &outcome) {
     return text.str();
 }
 
-// Programs without any discipline: they lock, convert, dup, fork, close, die and are never told the rules.
-Scene chaos(unsigned seed) {
-    std::mt19937 engine(seed);
-    const auto random = [&] { return static_cast<std::uint32_t>(engine()); };
-    Scene scene;
-    for (std::uint32_t i = 1; i <= 4; ++i) scene.file(i, "/tmp/" + std::to_string(i), 1000 + i);
-    std::vector<Actor> actors;
-    actors.reserve(64);
-    std::int32_t pid = 100;
-    for (int i = 0; i < 5; ++i) actors.push_back(scene.process(++pid, "x"));
-    std::vector<std::uint64_t> open(100, 0);
-    std::uint32_t descriptions = 0;
-    for (int step = 0; step < 800; ++step) {
-        const std::uint32_t place = random() % static_cast<std::uint32_t>(actors.size());
-        const Actor who = actors[place];
-        Target what;
-        what.file = 1 + random() % 4;
-        what.fd = static_cast<std::int32_t>(3 + random() % 4);
-        what.description = random() % 5 == 0 ? ++descriptions : 1 + random() % 20;
-        what.family = static_cast<wire::Family>(random() % 3);
-        what.mode = random() % 2 == 0 ? Mode::shared : Mode::exclusive;
-        what.blocking = random() % 2 == 0;
-        if (what.family != wire::Family::flock) {
-            what.start = random() % 20;
-            what.len = random() % 10;
-        }
-        const std::uint32_t dice = random() % 20;
-        if (open[place] != 0) {
-            if (dice < 8)
-                scene.acquired(open[place]);
-            else if (dice < 12)
-                scene.failed(open[place], what.blocking ? EINTR : EAGAIN);
-            else if (dice == 12)
-                scene.ended(who.pid, 9);
-            else
-                continue;
-            open[place] = 0;
-            if (dice == 12) actors[place] = scene.process(++pid, "x");
-        } else if (dice < 9) {
-            open[place] = scene.request(who, what);
-        } else if (dice < 13) {
-            scene.unlock(who, what);
-        } else if (dice < 15) {
-            scene.close(who, what.fd, random() % 2 == 0 ? what.file : 0);
-        } else if (dice == 15) {
-            scene.dup(who, what.fd, static_cast<std::int32_t>(3 + random() % 6));
-        } else if (dice == 16 && actors.size() < 30) {
-            actors.push_back(scene.fork(who, ++pid, "x"));
-        } else if (dice == 17) {
-            actors[place] = scene.exec(who, "y");
-        } else if (dice == 18) {
-            scene.exit(who);
-            actors[place] = scene.process(++pid, "x");
-        } else {
-            scene.sharer(who, what, actors[random() % actors.size()].pid, 3);
-        }
-    }
-    return scene;
-}
-
 TEST(Timeline, UnlockThatFailedIsAFailedCallAndEndsNothing) {
     Scene scene;
     scene.file(1, "/tmp/a", 1);
@@ -117,7 +59,7 @@ TEST(Timeline, AnyInputGivesOrderedLinesWhoseSumsAgreeAndTheSameOnesEachTime) {
     const unsigned first = std::random_device{}();
     std::cout << "seed " << first << '\n';
     for (unsigned seed = first; seed < first + 200; ++seed) {
-        const Scene scene = chaos(seed);
+        const Scene scene = test::chaos(seed);
         const Outcome outcome = scene.play();
         std::size_t acquired = 0, failed = 0, released = 0;
         std::int64_t before = 0;
@@ -143,6 +85,64 @@ TEST(Timeline, AnyInputGivesOrderedLinesWhoseSumsAgreeAndTheSameOnesEachTime) {
         EXPECT_LE(released, acquired) << "seed " << seed;
         ASSERT_EQ(text_of(outcome), text_of(scene.play())) << "seed " << seed;
     }
+}
+
+TEST(Timeline, WaitsAndHoldsHandedOutAddUpToTheStatistics) {
+    const unsigned first = std::random_device{}();
+    std::cout << "seed " << first << '\n';
+    for (unsigned seed = first; seed < first + 200; ++seed) {
+        const Outcome outcome = test::chaos(seed).play();
+        std::map<std::string, std::int64_t> wait, hold;
+        for (const TimelineEntry &line : outcome.lines) {
+            if (line.kind == EventKind::lock_acquired) wait[line.lock] += line.wait_ns;
+            hold[line.lock] += line.hold_ns;
+        }
+        for (const TimelineEntry &one : outcome.vain_waits) wait[one.lock] += one.wait_ns;
+        std::map<std::string, std::int64_t> open;  // by entry: parts of one hold count once
+        for (const HeldLock &held : outcome.report.held) {
+            const std::int64_t ns = outcome.report.to_utc_ns - outcome.report.from_utc_ns - held.since_ns;
+            if (open.emplace(held.lock_entry_id, ns).second) hold[held.lock] += ns;
+        }
+        for (const LockRow &row : outcome.report.locks) {
+            EXPECT_EQ(wait[row.id], row.wait.total) << "seed " << seed << ' ' << row.id;
+            EXPECT_EQ(hold[row.id], row.hold.total) << "seed " << seed << ' ' << row.id;
+        }
+    }
+}
+
+TEST(Timeline, BlockerNamesTheHoldAndWhenItCeasedToStandInTheWay) {
+    Scene scene;
+    scene.file(1, "/tmp/a", 1);
+    const Actor one = scene.process(101, "x"), two = scene.process(102, "y");
+    scene.lock(one, {.description = 1});
+    scene.unlock(one, {.description = 1});
+    const std::uint64_t second = scene.lock(one, {.description = 1});
+    const std::uint64_t waits = scene.at(1'000).request(two, {.description = 2});
+    scene.at(2'000).unlock(one, {.description = 1});
+    scene.at(2'500).acquired(waits);
+    const Outcome outcome = scene.play();
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 2u);
+    EXPECT_FALSE(released[0]->awaited);
+    EXPECT_TRUE(released[1]->awaited);
+    const std::vector<Blocker> &blockers = outcome.of(EventKind::lock_acquired)[2]->blocked_by;
+    ASSERT_EQ(blockers.size(), 1u);
+    EXPECT_EQ(blockers[0].entry, second);
+    EXPECT_EQ(blockers[0].until_utc_ns, released[1]->utc_ns);
+}
+
+TEST(Timeline, AWaitThatEndsWithItsProcessIsInVain) {
+    Scene scene;
+    scene.file(1, "/tmp/a", 1);
+    const Actor one = scene.process(101, "x"), two = scene.process(102, "y");
+    scene.lock(one, {.description = 1});
+    scene.at(1'000).request(two, {.description = 2});
+    scene.at(4'000).ended(102, 9);
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.vain_waits.size(), 1u);
+    EXPECT_EQ(outcome.vain_waits[0].wait_ns, 3'000'000);
+    EXPECT_EQ(outcome.vain_waits[0].error, ECANCELED);
+    EXPECT_EQ(outcome.vain_waits[0].blocked_by.size(), 1u);
 }
 
 Scene upgrade_that_waits_and_fails() {
