@@ -49,7 +49,10 @@ void let_go_range(unsigned first, unsigned last, wire::CloseCause cause) noexcep
 void note_duplicate(int original, int copy) noexcept {
     Thread &me = thread;
     if (original == copy) return;
-    if (!may_concern_locks(original)) return note_untracked_copy(original, copy);
+    // Once a POSIX lock was taken every number may concern locks, but a copy adds nothing to what a close has to look at.
+    if (find_descriptor(original) == nullptr && !shares_number_with_inherited(original)) {
+        return note_untracked_copy(original, copy);
+    }
     if (in_vfork_child(me)) return;
     if (!adopt(original)) return note_untracked_copy(original, copy);
     const Descriptor *descriptor = find_descriptor(original);

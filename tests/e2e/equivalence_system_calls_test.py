@@ -1,0 +1,159 @@
+"""What strace sees of programs plain and traced. Each says `mark` once it has started, taken its first lock of each
+file on each thread, and again when it is done: in between, the traced program makes the calls that it makes plain.
+
+Two calls are allowed there, each directly before the program's own on the same descriptor, since a number alone does not
+say what it is open on:
+  fstat before a lock call that may take a lock, unless this thread's last one on it came back just now;
+  fstat before a close, once the process has taken a POSIX lock: the close of any descriptor of the file would drop it.
+"""
+
+import re
+import subprocess
+import unittest
+from collections import Counter
+
+from harness import PROGRAMS, PYTHON, SHIM, TracedTest
+
+PYTHON_STEADY = """
+import fcntl, os, struct, sys
+times, family = int(sys.argv[1]), sys.argv[2]
+fd, other = os.open("lock", os.O_RDWR), os.open("lock2", os.O_RDWR)
+record = {"posix": (6, 7), "ofd": (37, 38)}.get(family)
+def pair(fd):
+    if family == "flock":
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    else:
+        fcntl.fcntl(fd, record[1], struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 5, 5, 0))
+        fcntl.fcntl(fd, record[0], struct.pack("hhqqi4x", fcntl.F_UNLCK, 0, 5, 5, 0))
+pair(fd)
+pair(other)
+os.write(1, b"mark\\n")
+for _ in range(times):
+    pair(fd)
+    pair(other)
+    file = os.open("count", os.O_RDONLY)
+    copy = os.dup(file)
+    os.read(file, 10)
+    os.close(copy)
+    os.close(file)
+os.write(1, b"mark\\n")
+"""
+
+PERL_STEADY = """
+open(my $file, "+<", "lock") or die;
+flock($file, 2); flock($file, 8);
+syswrite(STDOUT, "mark\\n");
+for (1 .. $ARGV[0]) {
+    flock($file, 2) or die; flock($file, 8) or die;
+    open(my $other, "<", "count") or die; <$other>; close($other);
+}
+syswrite(STDOUT, "mark\\n");
+"""
+
+BASH_STEADY = """
+exec 9>lock; flock 9; echo mark
+for ((i = 0; i < $1; ++i)); do read -r line < count; echo $line >> lock2; { read -r line <&8; } 8< count; [[ -e lock ]]; done
+echo mark
+"""
+
+# A lock is waited for and refused, too; each thread takes its own.
+THREADS = [str(PROGRAMS / "odd_places"), "steady-threads", "lock"]
+
+LOCK_CALL = re.compile(r"(?:flock|fcntl)\((\d+), (?:LOCK_|F_SETLK|F_OFD_SETLK)")
+
+
+class SystemCalls(TracedTest):
+    def setUp(self):
+        super().setUp()
+        for name in ("lock", "lock2", "count"):
+            (self.folder / name).write_text("1\n")
+
+    def calls(self, command, traced, session="s"):
+        """The calls between the marks of each thread that makes marks, and how many calls there were in all."""
+        log = self.folder / f"calls-{traced}"
+        for old in self.folder.glob(f"{log.name}.*"):
+            old.unlink()
+        preload = ["-E", f"LD_PRELOAD={SHIM}", "-E", f"PLANLOOP_SESSION={session}"] if traced else []
+        run = self.run_program(["strace", "-ff", "-qq", "-e", "signal=none", "-o", log, *preload, *command], cwd=self.folder)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        between, total = [], Counter()
+        for file in sorted(self.folder.glob(f"{log.name}.*"), key=lambda path: int(path.suffix[1:])):
+            lines = file.read_text().splitlines()
+            total.update(line.split("(")[0] for line in lines)
+            marks = [at for at, line in enumerate(lines) if line.startswith('write(1, "mark')]
+            if len(marks) == 2:
+                between.append([self.normal(line) for line in lines[marks[0] : marks[1]]])
+        return between, total
+
+    @staticmethod
+    def normal(line):
+        return re.sub(r"0x[0-9a-f]+|l_pid=\d+", "*", re.sub(r"\) += .*", ")", line))
+
+    @staticmethod
+    def without_allowed(calls):
+        kept = []
+        for call, following in zip(calls, calls[1:] + [""]):
+            asks = re.match(r"fstat\((\d+),", call)
+            lock = LOCK_CALL.match(following)
+            if asks and (following.startswith(f"close({asks[1]}") or (lock and lock[1] == asks[1])):
+                continue
+            kept.append(call)
+        return kept
+
+    def check(self, command, threads=1):
+        plain, _ = self.calls(command, False)
+        traced, _ = self.calls(command, True)
+        self.assertEqual(len(plain), threads)
+        self.assertGreater(min(map(len, plain)), 10)
+        self.assertEqual([self.without_allowed(calls) for calls in traced], plain)
+
+    def test_python_flock(self):
+        self.check([PYTHON, "-c", PYTHON_STEADY, "8", "flock"])
+
+    def test_python_ofd(self):
+        self.check([PYTHON, "-c", PYTHON_STEADY, "8", "ofd"])
+
+    def test_python_posix(self):
+        self.check([PYTHON, "-c", PYTHON_STEADY, "8", "posix"])
+
+    def test_perl(self):
+        self.check(["perl", "-e", PERL_STEADY, "8"])
+
+    def test_bash_that_holds_a_lock(self):
+        self.check(["bash", "-c", BASH_STEADY, "bash", "8"])
+
+    def test_threads(self):
+        self.check(THREADS, threads=3)
+
+    def test_calls_do_not_grow_with_locks_but_at_a_segments_end(self):
+        extra = {}
+        for times in (50, 1050):
+            command = [PYTHON, "-c", PYTHON_STEADY, str(times), "flock"]
+            (_, plain), (_, traced) = self.calls(command, False), self.calls(command, True, f"s{times}")
+            extra[times] = traced - plain
+            del extra[times]["fstat"]
+        grown = extra[1050] - extra[50]
+        # 4,000 records more: three segments of 16, 64 and 256 KiB, each some ten calls
+        self.assertLessEqual(sum(grown.values()), 60, grown)
+
+    def test_without_a_session_it_makes_no_call(self):
+        """Nothing beyond what the loader does for any library that is preloaded."""
+        command = [PYTHON, "-c", PYTHON_STEADY, "8", "flock"]
+        other = ["-E", "LD_PRELOAD=libutil.so.1"]
+        totals = []
+        for preload in (other, ["-E", f"LD_PRELOAD={SHIM}"], ["-E", f"LD_PRELOAD={SHIM}", "-E", "PLANLOOP_SESSION="],
+                        ["-E", f"LD_PRELOAD={SHIM}", "-E", "PLANLOOP_SESSION=s", "-E", "PLANLOOP_NO_RECORDING=1"]):
+            log = self.folder / "calls"
+            subprocess.run(["strace", "-f", "-qq", "-e", "signal=none", "-o", log, *preload, *map(str, command)],
+                           check=True, cwd=self.folder, env=self.environment, stdout=subprocess.DEVNULL)
+            names = Counter(re.match(r"\d+ +(\w+)", line)[1] for line in log.read_text().splitlines())
+            # What it takes to map a library depends on its segments and on where it is looked for.
+            for name in ("mmap", "mprotect", "openat", "close", "read", "newfstatat", "munmap", "brk", "pread64"):
+                del names[name]
+            totals.append(names)
+        self.assertEqual(totals[1:], totals[:1] * 3)
+
+
+if __name__ == "__main__":
+    unittest.main()
