@@ -13,42 +13,37 @@
 //     locks of a process when it closes any descriptor of the file, fcntl(2).) There is one descriptor for each file in
 //     a process; it is closed with the last FileLock of that file. Code that opens and closes the lock file by itself
 //     still drops the lock: do not.
-//   - Waiting with a time-out costs no processor time. (Boost's timed_lock tries again and again.)
+//   - Waiting with a time-out costs no processor time (kernel_lock.h tells how). Boost's timed_lock tries again and
+//     again.
 //   - Request, acquisition, failure and release are recorded, with who, when, wait and hold (recorder.h).
 //   - Its descriptor is closed on exec. A forked child holds nothing, as POSIX has it, and may use the object.
 //
-// How a wait with a time-out is done. F_SETLKW knows none. A signal that interrupts it needs a handler and a signal
-// number, which belong to the program; so does SIGALRM; polling burns time and comes late. So when the lock is not
-// free, a thread of our own asks the kernel for it, with every signal blocked, and the caller waits for its answer;
-// when time is up that thread is cancelled (pthread_cancel(3)), which glibc does with a signal of its own that programs
-// cannot see. A last try then tells whether the lock came in that instant. It costs some 50 µs, once, and only where
-// there is somebody to wait for.
-//
 // Errors: std::system_error. EDEADLK: the kernel found that the holders wait, directly or not, for a lock of this
 // process (or the thread holds it already). Opening: a path that is a folder, a link to nothing, may not be written;
-// locking: a file system without locks. open() gives the same as a Result. An interrupted wait (EINTR) is taken up
-// again.
+// locking: a file system without locks. ENOMEM: a wait with a time-out needs a thread, and none could be started.
+// open() gives the same as a Result. An interrupted wait (EINTR) is taken up again.
 //
 // Threads: safe, but for moving and destroying. unlock() by the thread that locked. Converting between shared and
-// exclusive is not offered: POSIX does it, but lets two converters deadlock. A thread that holds a shared lock may
-// take it again, shared. Signals: not async-signal-safe. Cancellation: lock() is a cancellation point.
+// exclusive is not offered: POSIX does it, but lets two converters deadlock; a thread that holds a shared lock may take
+// it again, shared, but would wait for itself if it asked for it exclusively. Signals: not async-signal-safe.
+// Cancellation: every wait is a cancellation point, and who leaves there leaves without the lock. Times: any duration
+// and clock (deadline.h). Lifetime: nobody may unlink the lock file while somebody uses it, or two hold two files.
 // Cost: an uncontended pair is within 1.2 times that of boost::interprocess::file_lock.
 #ifndef PLANLOOP_LOCKCORE_FILE_LOCK_H
 #define PLANLOOP_LOCKCORE_FILE_LOCK_H
 
 #include <chrono>
-#include <cstdint>
 #include <memory>
 #include <string>
-#include <type_traits>
 
+#include "lockcore/deadline.h"
 #include "lockcore/result.h"
 
 namespace planloop {
 
 class FileLock {
   public:
-    using Clock = std::chrono::steady_clock;
+    using Clock = SteadyClock;
 
     enum class Recorded : bool { no, yes };
 
@@ -66,11 +61,11 @@ class FileLock {
     void unlock();
     template <class Rep, class Period>
     bool try_lock_for(const std::chrono::duration<Rep, Period> &wait) {
-        return try_lock_until(Clock::now() + std::chrono::ceil<Clock::duration>(wait));
+        return lock_until(deadline_after(wait), false);
     }
     template <class OtherClock, class Duration>
     bool try_lock_until(const std::chrono::time_point<OtherClock, Duration> &when) {
-        return lock_until(deadline_for(when), false);
+        return lock_until(deadline_at(when), false);
     }
 
     void lock_shared();
@@ -78,11 +73,11 @@ class FileLock {
     void unlock_shared();
     template <class Rep, class Period>
     bool try_lock_shared_for(const std::chrono::duration<Rep, Period> &wait) {
-        return try_lock_shared_until(Clock::now() + std::chrono::ceil<Clock::duration>(wait));
+        return lock_until(deadline_after(wait), true);
     }
     template <class OtherClock, class Duration>
     bool try_lock_shared_until(const std::chrono::time_point<OtherClock, Duration> &when) {
-        return lock_until(deadline_for(when), true);
+        return lock_until(deadline_at(when), true);
     }
 
     // What boost::interprocess::scoped_lock and sharable_lock call. `Time` is boost::posix_time::ptime, UTC.
@@ -104,23 +99,23 @@ class FileLock {
     struct Opened;
     explicit FileLock(Opened opened);
 
-    template <class OtherClock, class Duration>
-    static Clock::time_point deadline_for(const std::chrono::time_point<OtherClock, Duration> &when) {
-        if constexpr (std::is_same_v<OtherClock, Clock>) return std::chrono::time_point_cast<Clock::duration>(when);
-        return Clock::now() + std::chrono::ceil<Clock::duration>(when - OtherClock::now());
-    }
     template <class Time>
-    static std::chrono::system_clock::time_point from_ptime(const Time &when) {
+    static auto from_ptime(const Time &when) {
+        using Utc = std::chrono::time_point<std::chrono::system_clock, std::chrono::microseconds>;
+        if (when.is_special()) return Utc();  // neg_infin, not_a_date_time: over
         const auto since = when - Time(typename Time::date_type(1970, 1, 1));
-        return std::chrono::system_clock::time_point(std::chrono::microseconds(since.total_microseconds()));
+        return Utc(std::chrono::microseconds(since.total_microseconds()));
     }
-    enum class Wait : std::uint8_t { none, until, for_ever };
+    enum class Wait : bool { no, yes };
     bool lock_until(Clock::time_point deadline, bool shared);
     bool acquire(bool shared, Wait wait, Clock::time_point deadline, const void *caller);
     void give_back(bool shared, const void *caller);
 
     class File;  // of one inode, shared by all FileLocks of it in the process
-    std::shared_ptr<File> file_;
+    struct Leave {
+        void operator()(File *file) const noexcept;
+    };
+    std::unique_ptr<File, Leave> file_;
     std::string path_;
     Recorded recorded_ = Recorded::yes;
 };

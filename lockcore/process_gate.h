@@ -13,21 +13,19 @@
 
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <new>
-#include <optional>
+
+#include "lockcore/deadline.h"
 
 namespace planloop {
 
 class ProcessGate {
   public:
-    using Clock = std::chrono::steady_clock;
-
-    // `first`: the kernel has to be asked, and settle() told what it said. Without a deadline it waits for ever.
-    int enter_alone(std::optional<Clock::time_point> deadline) {
+    // `first`: the kernel has to be asked, and settle() told what it said. kNoDeadline: for ever.
+    int enter_alone(SteadyClock::time_point deadline) {
         int free = kFree;
         if (!state_.compare_exchange_strong(free, kAlone)) {
             const int error = wait(deadline, [this] {
@@ -50,7 +48,7 @@ class ProcessGate {
         become(kFree);
     }
 
-    int enter_shared(std::optional<Clock::time_point> deadline, bool &first) {
+    int enter_shared(SteadyClock::time_point deadline, bool &first) {
         if (try_enter_shared(first)) return 0;
         return wait(deadline, [this, &first] { return try_enter_shared(first); });
     }
@@ -102,7 +100,7 @@ class ProcessGate {
     }
 
     template <class Try>
-    int wait(std::optional<Clock::time_point> deadline, Try attempt) {
+    int wait(SteadyClock::time_point deadline, Try attempt) {
         if (alone() && pthread_equal(owner_.load(std::memory_order_relaxed), pthread_self()) != 0) return EDEADLK;
         struct Count {  // also when the thread is cancelled
             explicit Count(std::atomic<std::uint32_t> &of) : count(of) { ++count; }
@@ -113,9 +111,9 @@ class ProcessGate {
         } const counted(waiting_);
         std::unique_lock guard(mutex_);
         while (!attempt()) {
-            if (!deadline) {
+            if (deadline == kNoDeadline) {
                 changed_.wait(guard);
-            } else if (changed_.wait_until(guard, *deadline) == std::cv_status::timeout) {
+            } else if (changed_.wait_until(guard, deadline) == std::cv_status::timeout) {
                 return attempt() ? 0 : ETIMEDOUT;
             }
         }

@@ -1,20 +1,13 @@
 #include "lockcore/file_lock.h"
 
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <pthread.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
-#include <array>
+#include <atomic>
 #include <boost/date_time/posix_time/posix_time_types.hpp>
-#include <boost/interprocess/sync/file_lock.hpp>
 #include <boost/interprocess/sync/scoped_lock.hpp>
 #include <boost/interprocess/sync/sharable_lock.hpp>
 #include <chrono>
-#include <cstddef>
 #include <fstream>
 #include <iostream>
 #include <mutex>
@@ -24,31 +17,17 @@
 #include <thread>
 #include <vector>
 
-#include "tests/support/child_process.h"
+#include "tests/support/file_lock_fixture.h"
 
 namespace planloop {
 namespace {
 
 using namespace std::chrono_literals;
 using testing::Child;
+using testing::FileLockTest;
 using testing::Line;
-using testing::TemporaryFolder;
+using testing::refuse;
 using testing::wait_until_kernel_says_waiting;
-
-class FileLockTest : public ::testing::Test {
-  protected:
-    // Whether another process, a new one, can get the lock now.
-    bool free_for_others(bool shared = false) const {
-        Child other([&](Line &) {
-            FileLock lock(path_);
-            return (shared ? lock.try_lock_shared() : lock.try_lock()) ? 1 : 0;
-        });
-        return other.status() == 1;
-    }
-
-    TemporaryFolder folder_;
-    std::string path_ = folder_.file("lock");
-};
 
 TEST_F(FileLockTest, ExcludesOtherProcessesUntilItIsUnlocked) {
     FileLock lock(path_);
@@ -136,72 +115,6 @@ TEST_F(FileLockTest, ClosesItsDescriptorWithItsLastObjectAndOnExec) {
     EXPECT_TRUE(descriptors().empty());
 }
 
-TEST_F(FileLockTest, AWaitEndsWhenItsTimeIsUpAndNotBefore) {
-    Child holder([&](Line &line) {
-        FileLock lock(path_);
-        lock.lock();
-        line.tell('h');
-        line.hear();
-        return 0;
-    });
-    ASSERT_EQ(holder.hear(), 'h');
-    FileLock lock(path_);
-    const auto begun = std::chrono::steady_clock::now();
-    EXPECT_FALSE(lock.try_lock_for(60ms));
-    EXPECT_GE(std::chrono::steady_clock::now() - begun, 60ms);
-    EXPECT_FALSE(lock.try_lock_shared_until(std::chrono::system_clock::now() + 5ms));
-    holder.tell('e');
-    holder.status();
-    EXPECT_TRUE(lock.try_lock()) << "nothing may be left of the waits that were given up";
-    lock.unlock();
-    EXPECT_TRUE(free_for_others());
-}
-
-TEST_F(FileLockTest, AWaitWithATimeOutGetsTheLockWhenItComes) {
-    Child holder([&](Line &line) {
-        FileLock lock(path_);
-        lock.lock();
-        line.tell('h');
-        wait_until_kernel_says_waiting(::getppid(), path_);
-        lock.unlock();
-        line.hear();
-        return 0;
-    });
-    ASSERT_EQ(holder.hear(), 'h');
-    FileLock lock(path_);
-    EXPECT_TRUE(lock.try_lock_for(10min));
-    EXPECT_FALSE(free_for_others());
-    lock.unlock();
-    holder.tell('e');
-}
-
-TEST_F(FileLockTest, WaitingCostsNoProcessorTime) {
-    Child holder([&](Line &line) {
-        FileLock lock(path_);
-        lock.lock();
-        line.tell('h');
-        line.hear();
-        return 0;
-    });
-    ASSERT_EQ(holder.hear(), 'h');
-    const auto used = [] {
-        rusage usage{};
-        ::getrusage(RUSAGE_SELF, &usage);
-        return std::chrono::seconds(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-               std::chrono::microseconds(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-    };
-    FileLock lock(path_);
-    auto before = used();
-    EXPECT_FALSE(lock.try_lock_for(200ms));
-    const auto ours = used() - before;
-    boost::interprocess::file_lock polling(path_.c_str());
-    before = used();
-    EXPECT_FALSE(
-        polling.timed_lock(boost::posix_time::microsec_clock::universal_time() + boost::posix_time::milliseconds(200)));
-    const auto boosts = used() - before;
-    EXPECT_LT(ours * 3, boosts) << "ours " << ours.count() << " µs, Boost's " << boosts.count() << " µs";
-}
-
 TEST_F(FileLockTest, ServesTheGuardsOfTheStandardLibraryAndOfBoost) {
     using boost::posix_time::microsec_clock;
     using boost::posix_time::milliseconds;
@@ -247,34 +160,6 @@ TEST_F(FileLockTest, AThreadThatAsksForWhatItHoldsGetsAnError) {
     lock.unlock();
 }
 
-TEST_F(FileLockTest, TheKernelsDeadlockIsAnErrorThatSaysSo) {
-    const std::string second_path = folder_.file("second");
-    Child other([&](Line &line) {
-        FileLock first(path_);
-        FileLock second(second_path);
-        second.lock();
-        line.tell('h');
-        line.hear();
-        first.lock();  // waits for the parent
-        return 0;
-    });
-    FileLock first(path_);
-    FileLock second(second_path);
-    ASSERT_EQ(other.hear(), 'h');
-    first.lock();
-    other.tell('g');
-    wait_until_kernel_says_waiting(other.pid(), path_);
-    try {
-        second.lock();
-        FAIL() << "the ring is closed";
-    } catch (const std::system_error &error) {
-        EXPECT_EQ(error.code().value(), EDEADLK);
-        EXPECT_NE(std::string(error.what()).find("wait for a lock of this process"), std::string::npos);
-    }
-    first.unlock();
-    EXPECT_EQ(other.status(), 0);
-}
-
 TEST_F(FileLockTest, AForkedChildHoldsNothingAndMayUseTheObject) {
     FileLock lock(path_);
     lock.lock();
@@ -289,55 +174,6 @@ TEST_F(FileLockTest, AForkedChildHoldsNothingAndMayUseTheObject) {
     wait_until_kernel_says_waiting(child.pid(), path_);
     lock.unlock();
     EXPECT_EQ(child.status(), 0);
-}
-
-TEST_F(FileLockTest, AWaitThatIsInterruptedBySignalsGoesOn) {
-    struct sigaction action {};
-    action.sa_handler = [](int) {};
-    struct sigaction before {};
-    ::sigaction(SIGUSR1, &action, &before);
-    Child holder([&](Line &line) {
-        FileLock lock(path_);
-        lock.lock();
-        line.tell('h');
-        const pid_t waiter = ::getppid();
-        for (int i = 0; i < 20; ++i) {
-            wait_until_kernel_says_waiting(waiter, path_);
-            ::kill(waiter, SIGUSR1);
-        }
-        lock.unlock();
-        return 0;
-    });
-    ASSERT_EQ(holder.hear(), 'h');
-    FileLock lock(path_);
-    lock.lock();
-    lock.unlock();
-    EXPECT_EQ(holder.status(), 0);
-    ::sigaction(SIGUSR1, &before, nullptr);
-}
-
-TEST_F(FileLockTest, ACancelledWaiterLeavesTheLockUsable) {
-    Child holder([&](Line &line) {
-        FileLock lock(path_);
-        lock.lock();
-        line.tell('h');
-        line.hear();
-        lock.unlock();
-        line.tell('u');
-        line.hear();
-        return 0;
-    });
-    ASSERT_EQ(holder.hear(), 'h');
-    FileLock lock(path_);
-    std::thread waiter([&] { lock.lock(); });
-    wait_until_kernel_says_waiting(::getpid(), path_);
-    ::pthread_cancel(waiter.native_handle());
-    waiter.join();
-    holder.tell('u');
-    ASSERT_EQ(holder.hear(), 'u');
-    EXPECT_TRUE(lock.try_lock());
-    lock.unlock();
-    holder.tell('e');
 }
 
 TEST_F(FileLockTest, PathsThatAreNoLockFilesAreErrorsThatSayIt) {
@@ -374,18 +210,7 @@ TEST_F(FileLockTest, AFileSystemWithoutLocksIsAnErrorThatSaysIt) {
     for (const int refusal : {ENOLCK, EOPNOTSUPP}) {
         Child child([&](Line &) {
             FileLock lock(path_);
-            sock_filter program[] = {
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 4),
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[1])),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETLKW, 1, 0),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_SETLK, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<unsigned>(refusal)),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-            };
-            const sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
-            if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return 10;
-            if (::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) return 11;
+            if (!refuse({SYS_fcntl}, refusal, {F_SETLKW, F_SETLK})) return 10;
             int right = 0;
             const auto says_so = [&](auto attempt) {
                 try {
@@ -461,6 +286,33 @@ TEST_F(FileLockTest, NothingIsLostUnderRandomWaitsAndTimeOuts) {
     std::ifstream(number) >> value;
     EXPECT_EQ(value, expected);
     EXPECT_GT(value, 0);
+}
+
+// A descriptor that is still to be closed when the file is opened anew would take the new one's lock with it.
+TEST_F(FileLockTest, IsKeptWhenTheLastOtherUserLeavesAtTheSameTime) {
+    FileLock{path_};
+    // Descriptors of this kind see the process's own POSIX lock, and drop nothing as long as they stay open.
+    const int probe = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+    ASSERT_GE(probe, 0);
+    std::atomic<bool> over = false;
+    std::vector<std::thread> others;
+    for (int i = 0; i < 3; ++i) {
+        others.emplace_back([&] {
+            while (!over) FileLock{path_};
+        });
+    }
+    int lost = 0;
+    for (int turn = 0; turn < 20'000; ++turn) {
+        FileLock lock(path_);
+        const std::lock_guard guard(lock);
+        struct flock whole {};
+        whole.l_type = F_WRLCK;
+        if (::fcntl(probe, F_OFD_GETLK, &whole) != 0 || whole.l_type == F_UNLCK) ++lost;
+    }
+    over = true;
+    for (std::thread &other : others) other.join();
+    EXPECT_EQ(lost, 0);
+    ::close(probe);
 }
 
 }  // namespace

@@ -135,6 +135,30 @@ TEST(Recorder, AThreadThatIsCancelledAbandonsItsRequest) {
     holder.tell('e');
 }
 
+// Not inlined, so that its code is one piece.
+__attribute__((noinline)) void use_all_ways(FileLock &lock) {
+    lock.lock();
+    lock.unlock();
+    if (lock.try_lock()) lock.unlock();
+    lock.lock_shared();
+    lock.unlock_shared();
+    if (lock.try_lock_shared()) lock.unlock_shared();
+    asm volatile("");  // else the last call is a jump, and returns to our own caller
+}
+
+TEST(Recorder, TheCallerIsTheCodeThatAsked) {
+    const RecordedSession recorded;
+    FileLock lock(recorded.folder().file("lock"));
+    use_all_ways(lock);
+    const auto begin = reinterpret_cast<std::uint64_t>(&use_all_ways);
+    const auto events = recorded.events();
+    EXPECT_EQ(events.size(), 12u);
+    for (const auto &seen : events) {
+        EXPECT_GT(seen.event.caller, begin);
+        EXPECT_LT(seen.event.caller, begin + 4096);
+    }
+}
+
 TEST(Recorder, EachThreadHasItsOwnOperationUnlessOneIsHandedOver) {
     const RecordedSession recorded;
     FileLock lock(recorded.folder().file("lock"));
