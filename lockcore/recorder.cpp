@@ -148,7 +148,25 @@ wire::Record *Call::write(Writer &me, LockName &lock, wire::RecordKind kind, wir
     return record;
 }
 
-Call::Call(LockName *lock, wire::Mode mode, bool blocking, Clock clock, const void *caller) noexcept : clock_(clock) {
+// A lock without a path or a name of its own goes by its address.
+LockNote Call::note(const LockName &lock, wire::Mode mode) noexcept {
+    return {&lock, lock.family_, mode, lock.path_.c_str()};
+}
+
+void Call::tell_held() noexcept {
+    note_held(note(*std::exchange(lock_, nullptr), mode_));
+}
+
+void Call::tell_failed(int error) noexcept {
+    note_failed(note(*std::exchange(lock_, nullptr), mode_), error);
+}
+
+Call::Call(LockName *lock, wire::Mode mode, bool blocking, Clock clock, const void *caller) noexcept
+    : mode_(mode), clock_(clock) {
+    if (locks_are_watched() && lock != nullptr) {
+        lock_ = lock;
+        note_wait(note(*lock, mode));
+    }
     Writer *me = lock != nullptr ? enter() : nullptr;
     if (me == nullptr) return;
     record_ = write(*me, *lock, wire::RecordKind::acquire, mode, caller, wire::State::pending, blocking);
@@ -164,6 +182,7 @@ void Call::conclude(int error, wire::State state) noexcept {
 }
 
 void Call::release(LockName *lock, wire::Mode mode, const void *caller) noexcept {
+    if (locks_are_watched() && lock != nullptr) note_released(note(*lock, mode));
     Writer *me = lock != nullptr ? enter() : nullptr;
     if (me == nullptr) return;
     write(*me, *lock, wire::RecordKind::release, mode, caller, wire::State::complete, false);

@@ -17,12 +17,14 @@
 #define PLANLOOP_LOCKCORE_RECORDER_H
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <string>
 
 #include "lockcore/operation_trace.h"
 #include "lockcore/result.h"
 #include "lockcore/session.h"
+#include "lockcore/thread_locks.h"
 #include "lockcore/wire/shim_link.h"
 
 namespace planloop {
@@ -112,23 +114,35 @@ class Call {
     Call(LockName *lock, wire::Mode mode, bool blocking, Clock clock, const void *caller) noexcept;
     ~Call() {
         if (record_ != nullptr) conclude(0, wire::State::abandoned);
+        if (__builtin_expect(lock_ != nullptr, 0)) tell_failed(ECANCELED);
     }
     Call(const Call &) = delete;
     Call &operator=(const Call &) = delete;
 
-    void acquired() noexcept { conclude(0, wire::State::complete); }
-    void failed(int error) noexcept { conclude(error, wire::State::complete); }
+    void acquired() noexcept {
+        conclude(0, wire::State::complete);
+        if (__builtin_expect(lock_ != nullptr, 0)) tell_held();
+    }
+    void failed(int error) noexcept {
+        conclude(error, wire::State::complete);
+        if (__builtin_expect(lock_ != nullptr, 0)) tell_failed(error);
+    }
 
     // The lock is about to be given back. Call it before it is.
     static void release(LockName *lock, wire::Mode mode, const void *caller) noexcept;
 
   private:
     void conclude(int error, wire::State state) noexcept;
+    static LockNote note(const LockName &lock, wire::Mode mode) noexcept;
+    void tell_held() noexcept;
+    void tell_failed(int error) noexcept;
     static wire::Record *write(Writer &me, LockName &lock, wire::RecordKind kind, wire::Mode mode, const void *caller,
                                wire::State state, bool blocking) noexcept;
 
     wire::Record *record_ = nullptr;
     const wire::SpoolWriter *spool_ = nullptr;
+    LockName *lock_ = nullptr;  // where locks_are_watched()
+    wire::Mode mode_;
     Clock clock_;
 };
 

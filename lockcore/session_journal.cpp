@@ -4,18 +4,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cstdlib>
-#include <cstring>
-
 #include "lockcore/clock.h"
+#include "lockcore/dev_mode.h"
 #include "lockcore/operation_trace.h"
 #include "lockcore/session_queue.h"
+#include "lockcore/thread_locks.h"
 
 namespace planloop {
 
 SessionJournal::SessionJournal(const Session &session) : session_(session), lock_path_(lock_files::lock(session)) {
-    const char *refused = std::getenv("PLANLOOP_NO_RECORDING");  // NOLINT(concurrency-mt-unsafe)
-    if (refused != nullptr && std::strcmp(refused, "1") == 0) return;
+    if (recording_refused()) return;
     ::mkdir(session.logs_dir().c_str(), 0700);
     if (auto log = LineAppender::open(session.log_file())) log_.emplace(std::move(*log));
 }
@@ -25,7 +23,17 @@ void SessionJournal::append(const std::string &line) {
     if (auto done = log_->append(line); !done) static_cast<void>(done.error());
 }
 
+void SessionJournal::tell_thread_locks(const LockEvent &event) const noexcept {
+    if (!recording::locks_are_watched()) return;
+    const recording::LockNote note{this, wire::Family::named_mutex, wire::Mode::exclusive, lock_path_.c_str(), true};
+    if (event.event == "lock_requested") recording::note_wait(note);
+    if (event.event == "lock_acquired") recording::note_held(note);
+    if (event.event == "lock_failed") recording::note_failed(note, event.error);
+    if (event.event == "lock_released") recording::note_released(note);
+}
+
 void SessionJournal::write(const LockEvent &event) {
+    tell_thread_locks(event);
     if (!log_) return;
     const std::string trace_id = current_trace_id();
     LockLine line;

@@ -34,6 +34,7 @@ class SessionJournal {
                std::string_view context = {});
 
   private:
+    void tell_thread_locks(const LockEvent &event) const noexcept;
     void append(const std::string &line);
 
     Session session_;

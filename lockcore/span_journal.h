@@ -5,7 +5,7 @@
 //   then     slots of 64 bytes: a span (name, times, parent, status), or text that belongs to one
 //
 // A span takes its slot by one fetch_add, and publishes it by a release store of the commit word; its end is another
-// store. Names of more than 32 bytes and metadata go to text slots. Space is promised (fallocate(2)) before it is
+// store. Names of more than 26 bytes and metadata go to text slots. Space is promised (fallocate(2)) before it is
 // touched, so a full disk is a dropped span and not a SIGBUS; where no file can be made, the journal lies in memory and
 // only the recovery is lost. At the end of the operation the trace is written and the file removed.
 //
@@ -57,9 +57,9 @@ struct OperationRecord {
     std::vector<SpanRecord> spans;  // by id
 };
 
-class SpanJournal {
+class SpanJournal : public std::enable_shared_from_this<SpanJournal> {
   public:
-    static constexpr std::uint32_t kMostSlots = 1u << 17;  // 8 MiB
+    static constexpr std::uint32_t kMostSlots = 1u << 16;  // 4 MiB
     static constexpr std::uint32_t kNone = 0;
 
     // `directory` empty, or not writable: in memory.
@@ -71,6 +71,7 @@ class SpanJournal {
     // A span's id, or kNone when there is no room.
     std::uint32_t begin(std::string_view name, std::uint32_t parent) noexcept;
     void end(std::uint32_t span, SpanStatus status) noexcept;
+    void fail(std::uint32_t span) noexcept;  // whatever end() says
     // One that is over: it lasted until now.
     std::uint32_t add(std::string_view name, std::uint32_t parent, std::int64_t duration_ns) noexcept;
     void text(std::uint32_t span, SpanText kind, std::string_view text) noexcept;
@@ -80,11 +81,13 @@ class SpanJournal {
     void remove() noexcept;  // the file
 
     static Result<OperationRecord> read_file(const std::string &path);
-    // Files in the session's folder whose process is gone.
-    static std::vector<std::string> abandoned(const Session &session);
+    // Whether the process that made it is gone, or was killed while it did.
+    static bool is_abandoned(const std::string &path);
+
+  protected:
+    SpanJournal() = default;
 
   private:
-    SpanJournal() = default;
     SpanSlot *claim(std::uint32_t slots, std::uint32_t &first) noexcept;
     bool grow(std::uint32_t slots) noexcept;
 

@@ -1,8 +1,9 @@
-// Which locks a thread holds and waits for, for error reports and crashes: a small table of its own that FileLock,
-// traced and SessionLock keep up to date.
+// Which locks a thread holds and waits for, for error reports and crashes, and how long it waited and held, for the
+// operation that it is at work on (span.h). FileLock, traced and SessionLock tell it here.
 //
-// It is kept only in programs that link error contexts or crash capture (both set kept at start-up), so that others pay
-// one load. A thread's table has 32 places; what does not fit is counted.
+// It is kept only while somebody wants to know: programs that link error contexts or crash capture want to from their
+// start, others while an operation is recorded; else a lock pays one load. A thread's table has 32 places; what does
+// not fit is counted.
 //
 // Units: UTC ns. Threads: each writes its own table; a release by another thread finds the entry where it is. Signals:
 // for_each_lock() is async-signal-safe. Lifetime: names are borrowed from the lock, which outlives its holds.
@@ -35,14 +36,19 @@ ThreadLocks locks_of_thread();
 
 namespace recording {
 
-extern std::atomic<bool> keeps_thread_locks;
+extern constinit std::atomic<int> lock_watchers;
+inline bool locks_are_watched() noexcept {
+    return __builtin_expect(lock_watchers.load(std::memory_order_relaxed) != 0, 0);
+}
 
 struct LockNote {
-    const void *key;  // the same for one lock of one kind; not followed
+    const void *key;  // the same for one lock; not followed
     wire::Family family;
     wire::Mode mode;
     const char *path;  // borrowed, see above
+    bool of_session = false;
 };
+// Of the calling thread. Call them only when locks_are_watched().
 void note_wait(const LockNote &lock) noexcept;
 void note_held(const LockNote &lock) noexcept;
 void note_failed(const LockNote &lock, int error) noexcept;
