@@ -7,6 +7,7 @@
 
 #include "analysis/export/report_page.h"
 #include "analysis/report.h"
+#include "analysis/session_records.h"
 #include "analysis/source/event_source.h"
 #include "cli/command.h"
 #include "cli/output_file.h"
@@ -29,7 +30,8 @@ Result<int> run_dev_report(const Arguments &arguments) {
     analysis::ReportPage page({});
     const analysis::Report report =
         analysis::analyse(**source, options, [&](const analysis::TimelineEntry &entry) { page.add(entry); });
-    page.write(report, [&](std::string_view text) { return out->write(text); });
+    page.write(report, analysis::read_session_records(*session),
+               [&](std::string_view text) { return out->write(text); });
     if (const Result<void> written = out->finish(); !written) return written.error();
     return kExitDone;
 }

@@ -1,15 +1,15 @@
 #include "analysis/export/report_page.h"
 
 #include <fmt/format.h>
-#include <string.h>
 
 #include <algorithm>
 #include <iterator>
 #include <map>
-#include <set>
 #include <utility>
+#include <vector>
 
 #include "analysis/export/page_assets.h"
+#include "analysis/export/page_data.h"
 #include "analysis/export/page_text.h"
 #include "analysis/render/names.h"
 #include "analysis/render/text.h"
@@ -75,137 +75,6 @@ class HtmlTable {
     std::string &out_;
 };
 
-// The numbers of the session, for the page's script.
-class PageData {
-  public:
-    PageData(const Report &report, const CallTable &calls) : report_(report), calls_(calls) {}
-
-    std::string json() {
-        fmt::format_to(to(), "{{\"from_utc_ns\":\"{}\",\"duration\":{},\"findings\":[", report_.from_utc_ns,
-                       std::max<std::int64_t>(report_.to_utc_ns - report_.from_utc_ns, 0));
-        list(report_.findings, [&](const Finding &finding) { append_finding(finding); });
-        out_ += "],\"threads\":[";
-        list(calls_.threads(),
-             [&](const CallTable::Thread &thread) { fmt::format_to(to(), "[{},{}]", thread.pid, thread.tid); });
-        out_ += "],\"images\":[";
-        list(calls_.images(), [&](const CallTable::Image &image) {
-            out_ += "{\"process\":";
-            append_script_string(out_, image.process);
-            out_ += ",\"command_line\":";
-            append_script_string(out_, image.command_line);
-            out_ += '}';
-        });
-        out_ += "],\"locks\":[";
-        list(calls_.locks(), [&](const CallTable::LockName &lock) {
-            out_ += "{\"id\":";
-            append_script_string(out_, lock.id);
-            out_ += ",\"path\":";
-            append_script_string(out_, lock.path);
-            fmt::format_to(to(), ",\"family\":\"{}\"}}", family_name(lock.family));
-        });
-        out_ += "],\"texts\":[";
-        list(calls_.texts(), [&](const std::string &text) { append_script_string(out_, text); });
-        out_ += "],\"errnos\":{";
-        append_error_names();
-        fmt::format_to(to(), "}},\"columns\":{{\"count\":{}", calls_.calls().size());
-        append_columns();
-        out_ += "}}";
-        return std::move(out_);
-    }
-
-  private:
-    std::back_insert_iterator<std::string> to() { return std::back_inserter(out_); }
-
-    template <class List, class Append>
-    void list(const List &elements, const Append &append) {
-        bool first = true;
-        for (const auto &element : elements) {
-            if (!first) out_ += ',';
-            first = false;
-            append(element);
-        }
-    }
-
-    void append_error_names() {
-        std::set<int> errors;
-        for (const Call &call : calls_.calls()) errors.insert(call.error);
-        errors.erase(0);
-        list(errors, [&](int error) {
-            const char *const name = ::strerrorname_np(error);
-            fmt::format_to(to(), "\"{}\":\"{}\"", error, name == nullptr ? "" : name);
-        });
-    }
-
-    void append_finding(const Finding &finding) {
-        fmt::format_to(to(), "{{\"kind\":\"{}\",\"severity\":\"{}\",\"from_ns\":{},\"to_ns\":", finding.kind,
-                       severity_name(finding.severity), finding.from_ns);
-        out_ += finding.to_ns < 0 ? "null" : fmt::format("{}", finding.to_ns);
-        out_ += ",\"locks\":[";
-        list(finding.locks, [&](const std::string &lock) { append_script_string(out_, lock); });
-        out_ += "],\"participants\":[";
-        list(finding.participants, [&](const Participant &participant) {
-            fmt::format_to(to(), "{{\"pid\":{},\"tid\":{},\"waits_for\":", participant.pid, participant.tid);
-            append_script_string(out_, participant.waits_for);
-            out_ += '}';
-        });
-        out_ += "]}";
-    }
-
-    template <class Value>
-    void column(std::string_view name, const Value &value) {
-        column_.clear();
-        for (const Call &call : calls_.calls()) append_varint(column_, static_cast<std::uint64_t>(value(call)));
-        append_column(name);
-    }
-    void append_column(std::string_view name) {
-        fmt::format_to(to(), ",\"{}\":\"", name);
-        append_base64(out_, column_);
-        out_ += '"';
-    }
-
-    void append_columns() {
-        std::int64_t before_ns = 0;
-        column("begin", [&](const Call &call) {
-            const std::int64_t begin_ns = std::max(call.begin_ns, before_ns);  // the page counts from 0 up
-            return begin_ns - std::exchange(before_ns, begin_ns);
-        });
-        column("wait", [](const Call &call) { return std::max<std::int64_t>(call.wait_ns, 0); });
-        column("hold", [](const Call &call) { return std::max<std::int64_t>(call.hold_ns, 0); });
-        column("thread", [](const Call &call) { return call.thread; });
-        column("image", [](const Call &call) { return call.image; });
-        column("lock", [](const Call &call) { return call.lock; });
-        column("trace", [](const Call &call) { return call.trace; });
-        column("operation", [](const Call &call) { return call.operation; });
-        column("reason", [](const Call &call) { return call.reason; });
-        column("error", [](const Call &call) { return call.error; });
-        column("tries", [](const Call &call) { return call.tries; });
-        column("start", [](const Call &call) { return call.start; });
-        column("len", [](const Call &call) { return call.len; });
-        column("entry_high", [](const Call &call) { return call.entry >> 32; });
-        column("entry_low", [](const Call &call) { return call.entry & 0xffffffffu; });
-        column_.clear();
-        for (const Call &call : calls_.calls()) {
-            column_.push_back(static_cast<char>(static_cast<unsigned>(call.outcome) |
-                                                (call.mode == wire::Mode::shared ? 4u : 0u) | (call.open ? 8u : 0u) |
-                                                (call.approximate ? 16u : 0u)));
-        }
-        append_column("flags");
-        column_.clear();
-        for (const Call &call : calls_.calls()) {
-            append_varint(column_, call.blockers.size());
-            for (const auto &[thread, ns] : call.blockers) {
-                append_varint(column_, thread);
-                append_varint(column_, static_cast<std::uint64_t>(std::max<std::int64_t>(ns, 0)));
-            }
-        }
-        append_column("blockers");
-    }
-
-    const Report &report_;
-    const CallTable &calls_;
-    std::string out_, column_;
-};
-
 // Changes with the data, so that markup which came in with it could not know it.
 std::string nonce_for(std::string_view data) {
     std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
@@ -217,7 +86,7 @@ std::string_view worst_severity(const Report &report) {
     return report.findings.empty() ? "none" : severity_name(report.findings.front().severity);
 }
 
-void append_header(std::string &out, const Report &report) {
+void append_header(std::string &out, const Report &report, const SessionRecords &records) {
     fmt::format_to(std::back_inserter(out),
                    "<header><h1>Locks of session {}</h1>\n<p class=\"verdict {}\" id=\"verdict\">{}.</p>\n",
                    html_text(report.session), worst_severity(report), html_text(verdict_sentence(report)));
@@ -231,8 +100,9 @@ void append_header(std::string &out, const Report &report) {
             "again.";
     }
     out += "</p>\n";
-    for (const std::string &note : report.notes)
-        fmt::format_to(std::back_inserter(out), "<p class=\"muted\">{}</p>\n", html_text(note));
+    for (const std::vector<std::string> *notes : {&report.notes, &records.notes})
+        for (const std::string &note : *notes)
+            fmt::format_to(std::back_inserter(out), "<p class=\"muted\">{}</p>\n", html_text(note));
     out += "</header>\n";
 }
 
@@ -287,6 +157,53 @@ void append_findings(std::string &out, const Report &report) {
                        report.findings.size() - shown);
     }
     out += "</section>\n";
+}
+
+void append_errors(std::string &out, const SessionRecords &records) {
+    if (records.errors.empty()) return;
+    out += "<section id=\"errors\" aria-labelledby=\"errors-title\"><h2 id=\"errors-title\">Errors</h2>\n";
+    const std::size_t shown = std::min(records.errors.size(), kMostFindings);
+    for (std::size_t i = 0; i < shown; ++i) {
+        const RecordedError &error = records.errors[i];
+        fmt::format_to(
+            std::back_inserter(out),
+            "<article class=\"finding error\"><h3>{}</h3>\n<p>{}</p>\n<p><time>{}</time> in {}, trace id "
+            "<code>{}</code>: <code>planloop dev trace {}</code> <button type=\"button\" data-goto=\"trace\" "
+            "data-key=\"{}\">Show its lock calls</button></p></article>\n",
+            html_text(error.type), html_text(error.message), format_utc(error.utc_ns),
+            html_text(error.function.empty() ? error.operation : error.function), html_text(error.trace_id),
+            html_text(error.trace_id), html_text(error.trace_id));
+    }
+    if (records.errors.size() > shown)
+        fmt::format_to(std::back_inserter(out), "<p>And {} more: planloop dev errors list.</p>\n",
+                       records.errors.size() - shown);
+    out += "</section>\n";
+}
+
+void append_operations(std::string &out, const SessionRecords &records) {
+    if (records.traces.empty()) return;
+    HtmlTable table(out, "operations", "Operations",
+                    "What instrumented programs did, joined with their lock calls by trace id.");
+    for (const char *name : {"Operation", "Status", "Started", "Took", "Waited for locks", "Held locks", "Spans",
+                             "Command", "Trace id", "Timeline"})
+        table.heading(name);
+    table.begin_rows();
+    for (std::size_t i = 0; i < std::min(records.traces.size(), kMostTableRows); ++i) {
+        const RecordedTrace &trace = records.traces[i];
+        table.begin_row();
+        table.text(trace.operation)
+            .text(trace.status)
+            .text(format_utc(trace.begin_utc_ns))
+            .duration(trace.duration_ns)
+            .duration(trace.lock_wait_ns)
+            .duration(trace.lock_hold_ns)
+            .number(trace.spans.size())
+            .text(fmt::format("{}", fmt::join(trace.command, " ")))
+            .text(trace.trace_id)
+            .show("trace", trace.trace_id, trace.operation)
+            .end_row();
+    }
+    table.close();
 }
 
 constexpr std::string_view kTimelineSection = R"HTML(<section id="timeline-section" aria-labelledby="timeline-title">
@@ -439,9 +356,10 @@ void append_processes(std::string &out, const CallTable &calls) {
 
 }  // namespace
 
-void ReportPage::write(const Report &report, const std::function<bool(std::string_view)> &write) {
+void ReportPage::write(const Report &report, const SessionRecords &records,
+                       const std::function<bool(std::string_view)> &write) {
     calls_.finish(report.to_utc_ns - report.from_utc_ns);
-    const std::string data = PageData(report, calls_).json();
+    const std::string data = page_data(report, records, calls_, options_.most_spans);
     const std::string nonce = nonce_for(data);
     std::string out = fmt::format(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
@@ -451,13 +369,15 @@ void ReportPage::write(const Report &report, const std::function<bool(std::strin
         "{1}</title>\n"
         "<style nonce=\"{0}\">\n{2}</style></head><body>\n",
         nonce, html_text(report.session), kPageStyle);
-    append_header(out, report);
+    append_header(out, report, records);
     out += "<main>\n";
     append_findings(out, report);
+    append_errors(out, records);
     append_left_out(out, calls_);
     out += kTimelineSection;
     append_locks(out, report);
     append_blame(out, report.blame);
+    append_operations(out, records);
     append_processes(out, calls_);
     out += "</main>\n<script type=\"application/json\" id=\"session-data\">";
     if (!write(out) || !write(data)) return;

@@ -10,7 +10,7 @@
 //
 //     ReportPage page(options);
 //     Report report = analyse(source, options, [&](const TimelineEntry &entry) { page.add(entry); });
-//     page.write(report, write);
+//     page.write(report, read_session_records(session), write);
 //
 // Memory: by lock calls, up to PageOptions::most_calls. Threads: externally synchronised.
 #ifndef PLANLOOP_ANALYSIS_EXPORT_REPORT_PAGE_H
@@ -25,22 +25,25 @@
 
 #include "analysis/export/call_table.h"
 #include "analysis/report.h"
+#include "analysis/session_records.h"
 
 namespace planloop::analysis {
 
 struct PageOptions {
     std::size_t most_calls = 500'000;
+    std::size_t most_spans = 50'000;  // the first so many are drawn
 };
 
 class ReportPage {
   public:
-    explicit ReportPage(const PageOptions &options) : calls_(options.most_calls) {}
+    explicit ReportPage(const PageOptions &options) : options_(options), calls_(options.most_calls) {}
 
     void add(const TimelineEntry &entry) { calls_.add(entry); }
     // Hands the file to `write` in pieces, in order; stops when `write` returns false. Once.
-    void write(const Report &report, const std::function<bool(std::string_view)> &write);
+    void write(const Report &report, const SessionRecords &records, const std::function<bool(std::string_view)> &write);
 
   private:
+    PageOptions options_;
     CallTable calls_;
 };
 

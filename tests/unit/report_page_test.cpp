@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <tuple>
+#include <utility>
 
 #include "analysis/export/call_table.h"
 #include "analysis/export/page_text.h"
@@ -135,7 +137,7 @@ TEST(ReportPage, AHostileNameIsWholeInTheTextAndNowhereMarkup) {
     lock.id = "flock:fe:00:1";
     lock.path = "/tmp/</script>";
     std::string html;
-    page.write(report, [&](std::string_view part) {
+    page.write(report, {}, [&](std::string_view part) {
         html += part;
         return true;
     });
@@ -146,12 +148,42 @@ TEST(ReportPage, AHostileNameIsWholeInTheTextAndNowhereMarkup) {
     EXPECT_NE(html.find("default-src 'none'"), std::string::npos);
 }
 
+TEST(ReportPage, JoinsSpansAndErrorsByTraceId) {
+    ReportPage page({});
+    Report report;
+    report.from_utc_ns = 1'000;
+    SessionRecords records;
+    RecordedTrace &trace = records.traces.emplace_back();
+    trace.trace_id = "tr_1";
+    trace.operation = "update";
+    for (const auto &[name, id, parent] : {std::tuple("update", 1u, 0u), {"save", 2u, 1u}, {"fsync", 3u, 2u}}) {
+        RecordedSpan &span = trace.spans.emplace_back();
+        span.name = name;
+        span.id = id;
+        span.parent_id = parent;
+        span.begin_utc_ns = 1'000 + id;
+        span.duration_ns = 5;
+        span.pid = span.tid = 7;
+    }
+    records.errors.push_back(
+        {"tr_1", "tr_1", "update", "std::out_of_range", "no <such> task", "apply", "planloop", 2'000, 7});
+    std::string html;
+    page.write(report, records, [&](std::string_view part) {
+        html += part;
+        return true;
+    });
+    EXPECT_NE(html.find(R"([7,7,1,5,0,"update","ok"],[7,7,2,5,1,"save","ok"],[7,7,3,5,2,"fsync","ok"])"),
+              std::string::npos);
+    EXPECT_NE(html.find("no &lt;such&gt; task"), std::string::npos);
+    EXPECT_NE(html.find("planloop dev trace tr_1"), std::string::npos);
+}
+
 TEST(ReportPage, IsTheSameForTheSameRecording) {
     const auto make = [] {
         ReportPage page({});
         page.add(entry_of(EventKind::lock_requested, "1", 5));
         std::string html;
-        page.write(Report(), [&](std::string_view part) {
+        page.write(Report(), {}, [&](std::string_view part) {
             html += part;
             return true;
         });

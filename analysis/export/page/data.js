@@ -78,8 +78,25 @@ class Session {
     this.byLock = this.locks.map(() => []);
     for (let i = 0; i < this.calls.count; ++i) this.byLock[this.calls.lock[i]].push(i);
     this.lockIndex = new Map(this.locks.map((lock, i) => [lock.id, i]));
+    this.sortSpans();
     this.nameThreads();
     this.markDeadlocks();
+  }
+
+  sortSpans() {
+    this.spansByThread = new Map();
+    for (const [pid, tid, begin, duration, depth, name, status] of this.spans) {
+      const key = `${pid}/${tid}`;
+      if (!this.spansByThread.has(key)) this.spansByThread.set(key, []);
+      this.spansByThread.get(key).push({begin, duration, depth, name, status});
+    }
+    for (const spans of this.spansByThread.values()) spans.sort((a, b) => a.begin - b.begin || a.depth - b.depth);
+  }
+  spansOf(thread) { return this.spansByThread.get(this.threads[thread].join('/')) || []; }
+  // The spans around a call, outermost first.
+  spansAround(i) {
+    const t = this.calls.begin[i];
+    return this.spansOf(this.calls.thread[i]).filter(({begin, duration}) => begin <= t && t <= begin + duration);
   }
 
   // A thread is called by what it ran, in order: `sh → make`.

@@ -32,6 +32,8 @@ function describeCall(session, i) {
   if (calls.tries[i] > 1) rows.push(['tries', String(calls.tries[i])]);
   const blockers = session.blockersOf(i).map(({thread, ns}) => session.threadNames[thread] + (ns > 0 ? ` (${formatDuration(ns)})` : ''));
   if (blockers.length > 0) rows.push(['waited for', blockers.join(', ')]);
+  const around = session.spansAround(i).map(({name}) => name);
+  if (around.length > 0) rows.push(['inside', around.join(' › ')]);
   rows.push(['trace id', session.texts[calls.trace[i]]], ['operation', session.texts[calls.operation[i]]], ['lock_entry_id', session.entryId(i)]);
   return rows.filter(([, value]) => value !== '');
 }

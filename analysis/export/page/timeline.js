@@ -33,12 +33,14 @@ class Timeline {
   layOut() {
     this.lanes = layOutLanes(this.session, this.by, this.isShown);
     let y = 0;
-    this.placeOf = new Map();  // call: [lane, y of its band]
     for (const lane of this.lanes) {
       lane.top = y;
       lane.bands = [...lane.holds.map(band => ({band, kind: this.by === 'lock' ? 'hold' : 'call'})),
                     ...lane.waits.map(band => ({band, kind: 'wait'}))];
-      lane.height = Math.max(lane.bands.length * (BAND_HEIGHT + BAND_GAP), BAND_HEIGHT + BAND_GAP) + LANE_GAP;
+      lane.spans = this.by === 'thread' ? this.session.spansOf(lane.key) : [];
+      lane.spanRows = lane.spans.reduce((most, span) => Math.max(most, span.depth + 1), 0);
+      lane.bandsTop = LANE_GAP / 2 + lane.spanRows * (BAND_HEIGHT + BAND_GAP);
+      lane.height = Math.max(lane.bands.length, 1) * (BAND_HEIGHT + BAND_GAP) + lane.bandsTop + LANE_GAP / 2;
       y += lane.height;
     }
     this.contentHeight = y;
@@ -108,7 +110,7 @@ class Timeline {
   bandY(lane, call, part) {
     const wanted = lane.bands.findIndex(({band, kind}) =>
       (kind === 'call' || kind === part) && this.findAt(band, call) >= 0);
-    return AXIS_HEIGHT + lane.top - this.scroll + Math.max(wanted, 0) * (BAND_HEIGHT + BAND_GAP) + BAND_HEIGHT / 2 + LANE_GAP / 2;
+    return AXIS_HEIGHT + lane.top - this.scroll + Math.max(wanted, 0) * (BAND_HEIGHT + BAND_GAP) + BAND_HEIGHT / 2 + lane.bandsTop;
   }
   findAt(band, call) {
     let low = 0, high = band.calls.length - 1;
@@ -180,12 +182,33 @@ class Timeline {
     const {context, colours} = this;
     context.fillStyle = colours.rule;
     context.fillRect(this.labelWidth(), top + lane.height - 0.5, this.width(), 0.5);
-    let y = top + LANE_GAP / 2;
+    this.drawSpans(lane, top + LANE_GAP / 2);
+    let y = top + lane.bandsTop;
     lane.bands.forEach(({band, kind}, i) => {
       this.crowded = i === lane.bands.length - 1 && lane.bands.length >= MOST_BANDS ? band : null;
       if (y + BAND_HEIGHT >= AXIS_HEIGHT && y <= this.height()) this.drawBand(band, kind, y);
       y += BAND_HEIGHT + BAND_GAP;
     });
+  }
+
+  // What the thread was doing: named boxes above its lock calls, one row for each depth.
+  drawSpans(lane, top) {
+    const {context, colours} = this;
+    const drawn = [];  // by depth: the pixel up to which the row is painted
+    context.font = '10px system-ui, sans-serif';
+    context.textBaseline = 'middle';
+    for (const span of lane.spans) {
+      const left = Math.max(this.x(span.begin), this.labelWidth(), drawn[span.depth] || 0);
+      const right = Math.min(Math.max(this.x(span.begin + span.duration), left + 1), this.width());
+      if (right <= left || this.x(span.begin + span.duration) < this.labelWidth()) continue;
+      const y = top + span.depth * (BAND_HEIGHT + BAND_GAP);
+      drawn[span.depth] = right;
+      context.fillStyle = span.status === 'ok' ? colours.span : colours.deadlockShade;
+      context.fillRect(left, y, right - left, BAND_HEIGHT);
+      context.fillStyle = span.status === 'ok' ? colours.muted : colours.deadlock;
+      context.fillRect(left, y, 1, BAND_HEIGHT);
+      if (right - left > 30) context.fillText(fitText(context, span.name, right - left - 6, false), left + 4, y + BAND_HEIGHT / 2);
+    }
   }
 
   // One pass from left to right. `drawn` is the pixel up to which this band is painted, so that among bars thinner than a
@@ -335,7 +358,7 @@ class Timeline {
     const inLanes = y - AXIS_HEIGHT + this.scroll;
     const lane = this.lanes.find(other => inLanes >= other.top && inLanes < other.top + other.height);
     if (!lane) return -1;
-    const entry = lane.bands[Math.floor((inLanes - lane.top - LANE_GAP / 2) / (BAND_HEIGHT + BAND_GAP))];
+    const entry = lane.bands[Math.floor((inLanes - lane.top - lane.bandsTop) / (BAND_HEIGHT + BAND_GAP))];
     if (!entry) return -1;
     this.crowded = entry === lane.bands[MOST_BANDS - 1] ? entry.band : null;
     const slack = (this.to - this.from) / (this.width() - this.labelWidth()) * 2;
@@ -375,7 +398,7 @@ function readColours(element) {
   const value = name => style.getPropertyValue(name).trim();
   return {
     surface: value('--surface'), text: value('--text'), muted: value('--muted'), rule: value('--rule'), accent: value('--accent'),
-    wait: value('--wait'), deadlock: value('--deadlock'), deadlockShade: value('--deadlock-shade'), failed: value('--failed'),
+    wait: value('--wait'), deadlock: value('--deadlock'), deadlockShade: value('--deadlock-shade'), failed: value('--failed'), span: value('--span'),
     locks: [0, 1, 2, 3, 4, 5].map(i => value(`--lock-${i}`)),
   };
 }
