@@ -19,7 +19,7 @@ class SessionRecordsTest : public testing::Test {
         std::filesystem::create_directories(folder);
         std::ofstream(folder + '/' + name) << content;
     }
-    TempFolder folder_;
+    test::TempFolder folder_;
     Session session_{"s", folder_.path()};
 };
 
