@@ -25,6 +25,7 @@ Result<int> run_dev_report(const Arguments &arguments) {
     options.session = session->id;
     options.alive = liveness_of(*session);
     options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+    options.timeline_call_sites = true;
     Result<OutputFile> out = OutputFile::open(arguments.value("-o"), arguments.has("--force"));
     if (!out) return out.error();
     analysis::ReportPage page({});

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "analysis/call_site.h"
+
 namespace planloop::analysis {
 namespace {
 
@@ -45,6 +47,13 @@ std::uint32_t CallTable::text_of(const std::string &text) {
     return at->second;
 }
 
+std::uint32_t CallTable::site_of(const CallSite *site) {
+    if (site == nullptr) return 0;
+    const auto [at, made] = site_index_.try_emplace(site, 0);
+    if (made) at->second = text_of(call_site_words(*site));
+    return at->second;
+}
+
 void CallTable::count(const TimelineEntry &entry) {
     ProcessSums &sums = processes_[entry.pid];
     if (sums.process.empty() || entry.kind == EventKind::lock_acquired) {
@@ -77,6 +86,7 @@ void CallTable::describe(Call &call, const TimelineEntry &entry) {
     call.lock = lock_of(entry);
     call.trace = text_of(entry.trace_id);
     call.operation = text_of(entry.operation);
+    call.site = site_of(entry.call_site);
     call.mode = entry.mode;
     call.blockers.clear();
     for (const Blocker &blocker : entry.blocked_by)

@@ -32,7 +32,7 @@ struct Call {
     std::uint64_t start = 0, len = 0;  // byte range; len 0: to the end of the file
     std::uint64_t entry = 0;           // lock_entry_id
     // Places in the table's lists.
-    std::uint32_t thread = 0, image = 0, lock = 0, trace = 0, operation = 0, reason = 0;
+    std::uint32_t thread = 0, image = 0, lock = 0, trace = 0, operation = 0, reason = 0, site = 0;
     int error = 0;
     std::uint32_t tries = 1;
     CallOutcome outcome = CallOutcome::waiting;
@@ -71,7 +71,9 @@ class CallTable {
     const std::vector<Thread> &threads() const { return threads_; }
     const std::vector<Image> &images() const { return images_; }
     const std::vector<LockName> &locks() const { return locks_; }
-    const std::vector<std::string> &texts() const { return texts_; }  // trace ids, operations, reasons; 0 is empty
+    const std::vector<std::string> &texts() const {
+        return texts_;
+    }  // trace ids, operations, reasons, call sites; 0: ''
 
     const std::map<std::int32_t, ProcessSums> &processes() const { return processes_; }  // by pid
 
@@ -83,6 +85,7 @@ class CallTable {
     std::uint32_t image_of(const TimelineEntry &entry);
     std::uint32_t lock_of(const TimelineEntry &entry);
     std::uint32_t text_of(const std::string &text);
+    std::uint32_t site_of(const CallSite *site);
     void count(const TimelineEntry &entry);
     void describe(Call &call, const TimelineEntry &entry);
     void complete(Call &&call);
@@ -98,6 +101,7 @@ class CallTable {
     std::unordered_map<std::uint64_t, std::uint32_t> thread_index_;
     std::map<std::pair<std::string, std::string>, std::uint32_t> image_index_;
     std::unordered_map<std::string, std::uint32_t> lock_index_, text_index_;
+    std::unordered_map<const CallSite *, std::uint32_t> site_index_;  // into texts_
     std::map<std::int32_t, ProcessSums> processes_;
     std::uint64_t left_out_ = 0;
     std::int64_t longest_left_out_ns_ = 0;

@@ -146,6 +146,7 @@ class PageData {
         column("trace", [](const Call &call) { return call.trace; });
         column("operation", [](const Call &call) { return call.operation; });
         column("reason", [](const Call &call) { return call.reason; });
+        column("site", [](const Call &call) { return call.site; });
         column("error", [](const Call &call) { return call.error; });
         column("tries", [](const Call &call) { return call.tries; });
         column("start", [](const Call &call) { return call.start; });

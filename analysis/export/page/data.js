@@ -46,6 +46,7 @@ function decodeCalls(columns) {
     trace: numbers('trace', new Uint32Array(count)),
     operation: numbers('operation', new Uint32Array(count)),
     reason: numbers('reason', new Uint32Array(count)),
+    site: numbers('site', new Uint32Array(count)),
     error: numbers('error', new Uint16Array(count)),
     tries: numbers('tries', new Uint32Array(count)),
     start: numbers('start', new Float64Array(count)),

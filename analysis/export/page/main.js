@@ -17,6 +17,7 @@ function describeCall(session, i) {
   ];
   if (calls.start[i] !== 0 || calls.len[i] !== 0)
     rows.push(['bytes', calls.len[i] === 0 ? `${calls.start[i]} to the end` : `${calls.start[i]} to ${calls.start[i] + calls.len[i] - 1}`]);
+  if (calls.site[i] !== 0) rows.push(['called in', session.texts[calls.site[i]]]);
   rows.push(['requested', formatUtc(session, calls.begin[i])]);
   const waited = `${formatDuration(calls.wait[i])} (${calls.wait[i].toLocaleString('en')} ns)`;
   if (session.outcome(i) === OUTCOME.acquired) {
@@ -154,7 +155,7 @@ class Page {
       (pid === 0 || session.threads[calls.thread[i]][0] === pid) &&
       (!contended || calls.blockersFrom[i + 1] > calls.blockersFrom[i]) &&
       (words === '' || inThread[calls.thread[i]] || inLock[calls.lock[i]] || inImage[calls.image[i]] ||
-        inText[calls.trace[i]] || inText[calls.operation[i]] || session.entryId(i).includes(words));
+        inText[calls.trace[i]] || inText[calls.operation[i]] || inText[calls.site[i]] || session.entryId(i).includes(words));
     this.timeline.by = byId('lanes-by').value;
     this.timeline.layOut();
     let shown = 0;
