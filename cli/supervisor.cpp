@@ -16,6 +16,7 @@
 #include "cli/process_status.h"
 #include "cli/process_watch.h"
 #include "cli/share_scan.h"
+#include "lockcore/descriptor.h"
 
 namespace planloop::cli {
 namespace {
@@ -27,20 +28,6 @@ constexpr std::chrono::milliseconds kPatience{700};  // for the log, once the pr
 // Data of an epoll event; a pid otherwise, which is smaller than these.
 constexpr std::uint64_t kSignals = std::uint64_t{1} << 40;
 constexpr std::uint64_t kFinished = kSignals + 1;
-
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor &) = delete;
-    Descriptor &operator=(const Descriptor &) = delete;
-    int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
 
 void add_to(int epoll_fd, int fd, std::uint64_t data) {
     epoll_event wanted{};

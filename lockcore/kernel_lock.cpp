@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "lockcore/no_cancellation.h"
 #include "lockcore/recorder.h"
 
 namespace planloop {
@@ -49,17 +50,6 @@ int try_take(Boost &lock, Mode mode) {
 bool somebody_has_it(int error) {
     return error == EAGAIN || error == EACCES;
 }
-
-class NoCancellation {
-  public:
-    NoCancellation() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
-    ~NoCancellation() { pthread_setcancelstate(before_, nullptr); }
-    NoCancellation(const NoCancellation &) = delete;
-    NoCancellation &operator=(const NoCancellation &) = delete;
-
-  private:
-    int before_ = 0;
-};
 
 // Asks the kernel for a lock in a thread of its own, so that the wait can be given up.
 class Asking {

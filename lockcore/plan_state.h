@@ -25,7 +25,8 @@ struct NewPlan {
 };
 std::string new_plan_state(const NewPlan &plan);
 
-// A queue that did not move, to be told in the plan as an open signal of level blocker, kind `queue_stall`.
+// A queue that did not move, to be told in the plan as an open signal of level blocker, kind `queue_stall`. The next
+// update that comes without one closes it.
 struct QueueStallSignal {
     std::string message;
 };

@@ -25,7 +25,7 @@ class Update {
     void check_addressee(std::string_view session) const;
     void check_not_empty() const;
     void apply();
-    void raise(const QueueStallSignal &stall);
+    void note_queue(const std::optional<QueueStallSignal> &stall);
     PlanUpdate finish();
 
   private:
@@ -204,15 +204,24 @@ void Update::apply() {
     if (plan::member(payload_, "done") != nullptr) state_["done"] = plan::flag_member(payload_, "done", "payload");
 }
 
-// One open signal for as long as it stands open; further stalls count its attempts.
-void Update::raise(const QueueStallSignal &stall) {
+// There is one signal of this kind, open until an update comes through a queue that moves; `attempts` counts its
+// stalls.
+void Update::note_queue(const std::optional<QueueStallSignal> &stall) {
+    Json *known = nullptr;
     for (Json &signal : list("signals")) {
         const Json *kind = plan::member(signal, "kind");
-        if (kind == nullptr || *kind != "queue_stall" || !plan::flag_member(signal, "open", "signal")) continue;
-        const Json *attempts = plan::member(signal, "attempts");
-        signal["attempts"] =
-            (attempts != nullptr && attempts->is_number_unsigned() ? attempts->get<std::uint64_t>() : 0) + 1;
-        signal["message"] = stall.message;
+        if (kind == nullptr || *kind != "queue_stall") continue;
+        plan::flag_member(signal, "open", "signal");
+        if (known != nullptr) (*known)["open"] = false;
+        known = &signal;
+        signal["open"] = stall.has_value();
+    }
+    if (!stall) return;
+    if (known != nullptr) {
+        const Json *attempts = plan::member(*known, "attempts");
+        const bool counted = attempts != nullptr && attempts->is_number_unsigned();
+        (*known)["attempts"] = (counted ? attempts->get<std::uint64_t>() : 0) + 1;
+        (*known)["message"] = stall->message;
         return;
     }
     list("signals").push_back({{"id", fmt::format("queue_stall-{}", state_["version"].get<std::uint64_t>() + 1)},
@@ -221,7 +230,7 @@ void Update::raise(const QueueStallSignal &stall) {
                                {"level", "blocker"},
                                {"open", true},
                                {"title", "The lock's queue did not move"},
-                               {"message", stall.message},
+                               {"message", stall->message},
                                {"link", nullptr},
                                {"extra", Json::object()},
                                {"attempts", 1}});
@@ -316,7 +325,7 @@ Result<PlanUpdate> apply_update(std::string_view state, std::string_view payload
         Update update(std::move(old_state), std::move(new_payload), utc_ns);
         update.check_addressee(session);
         update.apply();
-        if (stall) update.raise(*stall);
+        update.note_queue(stall);
         return update.finish();
     } catch (const Problem &problem) {
         return Error{problem.message};

@@ -3,9 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
-#include <sys/inotify.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,8 +17,11 @@
 #include <vector>
 
 #include "lockcore/clock.h"
+#include "lockcore/descriptor.h"
 #include "lockcore/file_lock.h"
+#include "lockcore/foreign_lock.h"
 #include "lockcore/jsonl.h"
+#include "lockcore/no_cancellation.h"
 #include "lockcore/operation_trace.h"
 #include "lockcore/session_journal.h"
 #include "lockcore/ticket_queue.h"
@@ -32,40 +33,7 @@ using namespace std::chrono_literals;
 using Clock = SessionLock::Clock;
 
 constexpr std::string_view kOurMark = "{\"guard\":";
-constexpr auto kTwoLooks = 50ms;
-constexpr auto kUntoldHolder = 5s;
 constexpr auto kStalled = 500ms;  // 5 turns of the Python planloop
-
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor &) = delete;
-    Descriptor &operator=(const Descriptor &) = delete;
-    int fd() const { return fd_; }
-
-  private:
-    int fd_;
-};
-
-// Readable once something in the folder was made, removed or written since the watch began; -1 when the system has no
-// watch left for us, then the sleeper looks again from time to time.
-int watch_folder(const std::string &folder) {
-    const int fd = ::inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (fd < 0) return -1;
-    constexpr std::uint32_t kChanges =
-        IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_CLOSE_WRITE | IN_DELETE_SELF | IN_ONLYDIR;
-    if (::inotify_add_watch(fd, folder.c_str(), kChanges) >= 0) return fd;
-    ::close(fd);
-    return -1;
-}
-
-// Readable once the process has ended. Called by number: glibc 2.36 declares pidfd_open(2) for C only.
-int open_process(pid_t pid) {
-    return pid > 0 ? static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)) : -1;
-}
 
 [[noreturn]] void fail(std::string_view what, const std::string &path, int error) {
     throw std::system_error(std::error_code(error, std::system_category()),
@@ -148,8 +116,11 @@ class SessionLock::State::Turn {
           begun_(Clock::now()),
           operation_(state.operation()),
           entry_name_(entry_name()),
+          foreign_(state.session_, state.journal_),
           look_at_(begun_ + kStalled) {}
     ~Turn() {
+        if (!told_) give_up(ECANCELED);  // the thread is cancelled while it sleeps, or on_position threw
+        if (placed_) ::unlink(lock_files::lock(state_.session_).c_str());
         if (ticket_) ::unlink(lock_files::entry(state_.session_, ticket_.number()).c_str());
         if (guarded_) state_.guard_.unlock();
     }
@@ -159,30 +130,26 @@ class SessionLock::State::Turn {
     bool run();
 
   private:
-    // What a sleeper waits for, -1 for nothing.
-    bool sleep(int first_fd, int second_fd, Clock::time_point look_again = Clock::time_point::max());
+    bool sleep(int first_fd, int second_fd, Clock::time_point look_again = kNoDeadline);
+    bool sleep_behind(const Obstacle &obstacle);
     bool wait_for_turn();
-    bool wait_for_foreign_entry(bool &waited);
     bool place_lock();
-    bool wait_for_foreign_lock();
-    bool is_over(const struct stat &lock, Clock::time_point &look_again, pid_t &pid);
-    void remove_foreign_lock(const LockHolder &holder);
     void write_files();
     void tell_position(std::size_t before_us);
     void look_for_stall();
     void finish();
     void give_up(int error);
 
+    NoCancellation no_cancellation_;
     State &state_;
     Clock::time_point deadline_, begun_;
     std::string operation_, entry_name_;
     TicketQueue::Ticket ticket_;
-    bool guarded_ = false;
+    bool guarded_ = false, placed_ = false;
+    bool told_ = false;  // how it ended
     std::size_t before_us_ = 0;
     bool position_told_ = false;
-
-    std::string suspect_;  // a foreign `.lock` whose holder was found dead, and when first
-    Clock::time_point suspected_at_;
+    ForeignLock foreign_;
 
     Clock::time_point look_at_;  // for a stall
     std::optional<LockHolder> seen_inside_;
@@ -222,10 +189,9 @@ void SessionLock::State::Turn::write_files() {
     if (error != 0) fail("write to", lock_files::queue(state_.session_), error);
 }
 
-// False: time is up. Wakes for the deadline, for what it waits for, for `look_again`, and now and then for a look at
-// who is inside; only the last of these goes back to sleep.
+// False: time is up. Wakes for the deadline, for what it waits for (-1: nothing), for `look_again`, and now and then
+// for a look at who is inside; only the last of these goes back to sleep.
 bool SessionLock::State::Turn::sleep(int first_fd, int second_fd, Clock::time_point look_again) {
-    if (first_fd < 0 && second_fd < 0) look_again = std::min(look_again, Clock::now() + kTwoLooks);
     pollfd wanted[] = {{first_fd, POLLIN, 0}, {second_fd, POLLIN, 0}};
     for (;;) {
         const auto now = Clock::now();
@@ -235,39 +201,28 @@ bool SessionLock::State::Turn::sleep(int first_fd, int second_fd, Clock::time_po
         const auto wait = std::min({deadline_, look_again, look_at_}) - now;
         const auto ns = std::max<std::int64_t>(std::chrono::nanoseconds(wait).count(), 0);
         const timespec time{ns / 1'000'000'000, ns % 1'000'000'000};
-        if (::ppoll(wanted, 2, &time, nullptr) > 0) return true;
+        if (no_cancellation_.except([&] { return ::ppoll(wanted, 2, &time, nullptr); }) > 0) return true;
     }
+}
+
+bool SessionLock::State::Turn::sleep_behind(const Obstacle &obstacle) {
+    tell_position(obstacle.before_us);
+    return sleep(obstacle.watch.get(), obstacle.process.get(), obstacle.look_again);
 }
 
 bool SessionLock::State::Turn::wait_for_turn() {
     for (;;) {
         const TicketQueue::Before before = state_.queue_.before(ticket_);
         const Descriptor nearest(before.fd);
-        if (nearest.fd() >= 0) {
+        if (nearest.get() >= 0) {
             tell_position(before.count);
-            if (!sleep(nearest.fd(), -1)) return false;
+            if (!sleep(nearest.get(), -1)) return false;
             continue;
         }
-        bool waited = false;
-        if (!wait_for_foreign_entry(waited)) return false;
-        if (!waited) return true;
+        const auto obstacle = foreign_.entries_before(ticket_.utc_us());
+        if (!obstacle) return true;
+        if (!sleep_behind(*obstacle)) return false;
     }
-}
-
-// The oldest entry of a program that knows no tickets, if it is older than ours.
-bool SessionLock::State::Turn::wait_for_foreign_entry(bool &waited) {
-    const auto look = [this] { return lock_files::foreign_before(state_.session_, ticket_.utc_us()); };
-    if (look().empty()) return true;
-    waited = true;
-    const Descriptor watch(watch_folder(lock_files::queue(state_.session_)));
-    const auto before = look();  // again: it may have gone before the watch began
-    if (before.empty()) return true;
-    tell_position(before.size());
-    const LockWaiter &oldest = before.front();
-    const Descriptor process(open_process(oldest.pid));
-    const auto over =
-        std::chrono::microseconds(oldest.requested_utc_us + lock_files::kLongestTurnUs + 1000 - utc_now_ns() / 1000);
-    return sleep(watch.fd(), process.fd(), Clock::now() + std::max(over, std::chrono::microseconds(0)));
 }
 
 // Makes `.lock` with its content in one step that fails if it is there.
@@ -285,71 +240,20 @@ bool SessionLock::State::Turn::place_lock() {
     for (;;) {
         if (::link(unfinished.c_str(), path.c_str()) == 0) {
             ::unlink(unfinished.c_str());
-            return true;
+            return placed_ = true;
         }
         if (errno != EEXIST) fail("create", path, errno);
         char mark[kOurMark.size()] = {};
         const Descriptor present(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-        const bool ours = present.fd() >= 0 && ::read(present.fd(), mark, sizeof(mark)) == sizeof(mark) &&
+        const bool ours = present.get() >= 0 && ::read(present.get(), mark, sizeof(mark)) == sizeof(mark) &&
                           std::string_view(mark, sizeof(mark)) == kOurMark;
         if (ours) {  // we have the guard, so whoever made it is dead; replaced, not removed: no gap for another program
             if (::rename(unfinished.c_str(), path.c_str()) != 0) fail("create", path, errno);
             state_.journal_.write("WARNING", operation_, "took over the lock of a planloop that died inside");
-            return true;
+            return placed_ = true;
         }
-        if (!wait_for_foreign_lock()) return false;
+        if (const auto obstacle = foreign_.lock(operation_); obstacle && !sleep_behind(*obstacle)) return false;
     }
-}
-
-bool SessionLock::State::Turn::wait_for_foreign_lock() {
-    const Descriptor watch(watch_folder(state_.session_.directory));
-    struct stat lock {};
-    if (::lstat(lock_files::lock(state_.session_).c_str(), &lock) != 0) return true;
-    auto look_again = Clock::time_point::max();
-    pid_t pid = 0;
-    if (is_over(lock, look_again, pid)) return true;
-    tell_position(1);
-    const Descriptor process(open_process(pid));
-    return sleep(watch.fd(), process.fd(), look_again);
-}
-
-// Whether a `.lock` of a program that knows no guard was left behind; then it is removed. Else: when to look again, or
-// the process whose end is to be waited for.
-bool SessionLock::State::Turn::is_over(const struct stat &lock, Clock::time_point &look_again, pid_t &pid) {
-    const auto utc_ns = [](const timespec &time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; };
-    struct stat info {};
-    const bool has_info = ::stat(lock_files::info(state_.session_).c_str(), &info) == 0;
-    const LockHolder holder = lock_files::read_info(state_.session_).value_or(LockHolder{});
-    pid = holder.pid();
-    if (pid != 0 && process_was_there(pid, holder.since_utc_ns)) return false;
-    if (pid == 0 && !holder.held_by.empty()) return false;  // an agent of which we know no process
-
-    const auto now = Clock::now();
-    // What is older than the lock was written by the holder before, and says nothing.
-    if (pid != 0 && has_info && utc_ns(info.st_mtim) >= utc_ns(lock.st_mtim)) {
-        pid = 0;
-        const std::string suspect =
-            fmt::format("{}.{}.{}.{}", lock.st_ino, utc_ns(lock.st_ctim), holder.held_by, holder.since_utc_ns);
-        if (suspect != suspect_) {
-            suspect_ = suspect;
-            suspected_at_ = now;
-        }
-        look_again = suspected_at_ + kTwoLooks;
-    } else {
-        pid = 0;
-        const auto age = std::chrono::nanoseconds(utc_now_ns() - utc_ns(lock.st_mtim));
-        look_again = now + std::chrono::duration_cast<Clock::duration>(kUntoldHolder - age);
-    }
-    if (now < look_again) return false;
-    remove_foreign_lock(holder);
-    return true;
-}
-
-void SessionLock::State::Turn::remove_foreign_lock(const LockHolder &holder) {
-    ::unlink(lock_files::info(state_.session_).c_str());
-    ::unlink(lock_files::lock(state_.session_).c_str());
-    state_.journal_.write("WARNING", operation_,
-                          fmt::format("removed a .lock that was left behind, held by {}", holder.description()));
 }
 
 void SessionLock::State::Turn::tell_position(std::size_t before_us) {
@@ -389,7 +293,6 @@ void SessionLock::State::Turn::finish() {
     State &state = state_;
     const LockHolder holder{fmt::format("pid:{}", ::getpid()), operation_, utc_now_ns()};
     if (const int error = lock_files::write_info(state.session_, state.scratch_, holder); error != 0) {
-        ::unlink(lock_files::lock(state.session_).c_str());
         fail("write", lock_files::info(state.session_), error);
     }
     state.holder_ = ::getpid();
@@ -398,11 +301,13 @@ void SessionLock::State::Turn::finish() {
     state.entry_name_ = entry_name_;
     state.stall_ = stall_;
     state.acquired_at_ = Clock::now();
-    guarded_ = false;  // from here on release() gives it back
+    guarded_ = placed_ = false;  // from here on release() gives it back
+    told_ = true;
     state.journal_.write({"lock_acquired", operation_, entry_name_, ns_since(begun_)});
 }
 
 void SessionLock::State::Turn::give_up(int error) {
+    told_ = true;
     state_.journal_.write({"lock_failed", operation_, entry_name_, ns_since(begun_), -1, error});
     const auto inside = lock_files::read_info(state_.session_);
     const auto waited = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begun_);
@@ -418,6 +323,7 @@ bool SessionLock::State::acquire(Clock::time_point deadline) {
 
 void SessionLock::State::release() {
     if (holder_ != ::getpid()) return;  // nobody, or the parent of this process
+    const NoCancellation giving_back;
     holder_ = 0;
     journal_.write({"lock_released", operation_, entry_name_, -1, ns_since(acquired_at_)});
     TicketQueue::Ticket ticket = std::move(ticket_);
@@ -441,7 +347,7 @@ bool SessionLock::acquire(Clock::time_point deadline) {
 }
 
 void SessionLock::lock() {
-    if (state_->acquire(Clock::now() + state_->options().time_out)) return;
+    if (state_->acquire(deadline_after(state_->options().time_out))) return;
     throw SessionLockTimedOut(state_->time_out_message());
 }
 

@@ -9,10 +9,9 @@
 //
 // For the Python planloop, and for people, the same is told by its files (session_queue.h): an entry in `.lock_queue/`,
 // and while inside `.lock` and `.lock_info`. Towards Python programs this lock behaves as one of them: it waits behind
-// older entries, and for `.lock` to go (inotify(7), and pidfds of their processes, since they may be killed). Their
-// `.lock` is removed, with a line in the log, when `.lock_info` names a process that is gone, or that started later
-// than it says, seen so twice 50 ms apart; without a readable `.lock_info` when it is 5 s old. Ours is known by what is
-// in it: found by whoever has the guard, its owner is dead.
+// older entries, and for `.lock` to go (inotify(7), and pidfds of their processes, since they may be killed). What
+// they leave behind is removed, with a line in the log (foreign_lock.h says when). Our `.lock` is known by what is in
+// it: found by whoever has the guard, its owner is dead.
 //
 // Waiting is limited: lock() gives up after Options::time_out with SessionLockTimedOut, which names the holder,
 // its operation, since when, and how many were before us; try_lock_for() returns false, and time_out_message() has the
@@ -26,8 +25,10 @@
 // `session`, with operation and trace id (operation_trace.h). A line costs some µs of the 100 that the lock takes.
 //
 // Errors: std::system_error whose text names the file: a folder that cannot be written, a full disk. Nothing stays
-// behind. Threads: one SessionLock for each, or one for several: they queue like processes. unlock() by who locked. A
-// forked child holds nothing. Signals: not async-signal-safe. Lifetime: the session's folder must stay.
+// behind. Threads: one SessionLock for each, or one for several: they queue like processes, so a thread that asks for
+// what it holds waits until its time is up. unlock() by who locked. A forked child holds nothing. Signals: not
+// async-signal-safe. Cancellation: only while it sleeps; who is cancelled leaves the queue. Lifetime: the session's
+// folder must stay, and nobody may remove `.lock_wait/` from it while it is used.
 #ifndef PLANLOOP_LOCKCORE_SESSION_LOCK_H
 #define PLANLOOP_LOCKCORE_SESSION_LOCK_H
 
@@ -41,6 +42,7 @@
 #include <system_error>
 #include <utility>
 
+#include "lockcore/deadline.h"
 #include "lockcore/session.h"
 #include "lockcore/session_queue.h"
 
@@ -64,7 +66,7 @@ class SessionLockTimedOut : public std::system_error {
 
 class SessionLock {
   public:
-    using Clock = std::chrono::steady_clock;
+    using Clock = SteadyClock;
     using Options = SessionLockOptions;
 
     struct Stall {
@@ -83,11 +85,11 @@ class SessionLock {
     bool try_lock();
     template <class Rep, class Period>
     bool try_lock_for(const std::chrono::duration<Rep, Period> &wait) {
-        return acquire(Clock::now() + std::chrono::ceil<Clock::duration>(wait));
+        return acquire(deadline_after(wait));
     }
     template <class OtherClock, class Duration>
     bool try_lock_until(const std::chrono::time_point<OtherClock, Duration> &when) {
-        return acquire(Clock::now() + std::chrono::ceil<Clock::duration>(when - OtherClock::now()));
+        return acquire(deadline_at(when));
     }
     void unlock();
 

@@ -233,6 +233,9 @@ class SessionCommands(TracedTest):
         self.assertEqual((signal["kind"], signal["level"], signal["open"]), ("queue_stall", "blocker", True))
         self.assertIn(f"pid:{holder.pid} (hold, since ", signal["message"])
         self.assertEqual(self.state()["now"]["reason"], "ci_blocker")
+        self.update({"next_steps": ["y"]})
+        self.assertFalse(self.state()["signals"][0]["open"], "the queue moves")
+        self.assertEqual(self.state()["now"]["reason"], "idle")
 
     def test_the_report_knows_the_session_lock(self):
         self.create()

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "tests/support/file_lock_fixture.h"
+#include "tests/support/refused_calls.h"
 
 namespace planloop {
 namespace {

@@ -219,21 +219,35 @@ TEST(PlanUpdate, ReadsListsThatAreNullOrMissing) {
     EXPECT_EQ(now["artifacts"].size(), 1u);
 }
 
-TEST(PlanUpdate, AQueueThatDidNotMoveIsOneOpenBlocker) {
-    const std::string change = payload({{"next_steps", {"x"}}}).dump();
-    const auto first = apply_update(plan().dump(), change, "s", kNow, QueueStallSignal{"who and how long"});
-    ASSERT_TRUE(first);
-    const auto second = apply_update(first->state, change, "s", kNow, QueueStallSignal{"again"});
-    ASSERT_TRUE(second);
-    const Json state = Json::parse(second->state);
-    ASSERT_EQ(state["signals"].size(), 1u);
-    const Json &signal = state["signals"][0];
-    EXPECT_EQ(signal["kind"], "queue_stall");
-    EXPECT_EQ(signal["level"], "blocker");
-    EXPECT_EQ(signal["open"], true);
-    EXPECT_EQ(signal["message"], "again");
-    EXPECT_EQ(signal["attempts"], 2);
-    EXPECT_EQ(state["now"]["reason"], "ci_blocker");
+TEST(PlanUpdate, AQueueThatDidNotMoveIsOneBlockerUntilItMovesAgain) {
+    Json state = plan();
+    state["signals"] = {{{"id", "ci"}, {"kind", "build"}, {"level", "high"}, {"open", true}}};
+    const auto update = [&](const std::optional<QueueStallSignal> &stall) {
+        const auto done = apply_update(state.dump(), payload({{"next_steps", {"x"}}}).dump(), "s", kNow, stall);
+        ASSERT_TRUE(done) << done.error().message;
+        state = Json::parse(done->state);
+    };
+    const auto expect = [&](bool open, int attempts, const char *message) {
+        ASSERT_EQ(state["signals"].size(), 2u);
+        EXPECT_EQ(state["signals"][0]["open"], true) << "another's signal is another's to close";
+        const Json &signal = state["signals"][1];
+        EXPECT_EQ(signal["kind"], "queue_stall");
+        EXPECT_EQ(signal["level"], "blocker");
+        EXPECT_EQ(signal["open"], open);
+        EXPECT_EQ(signal["message"], message);
+        EXPECT_EQ(signal["attempts"], attempts);
+        EXPECT_EQ(state["now"]["reason"], open ? "ci_blocker" : "task");
+    };
+    update({});
+    EXPECT_EQ(state["signals"].size(), 1u);
+    update(QueueStallSignal{"who and how long"});
+    expect(true, 1, "who and how long");
+    update(QueueStallSignal{"again"});
+    expect(true, 2, "again");
+    update({});
+    expect(false, 2, "again");
+    update(QueueStallSignal{"later"});
+    expect(true, 3, "later");
 }
 
 TEST(PlanUpdate, WritesThePlanForPeople) {

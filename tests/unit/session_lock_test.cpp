@@ -1,28 +1,24 @@
 #include "lockcore/session_lock.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <memory>
 #include <mutex>
 #include <random>
 #include <set>
-#include <sstream>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
 
-#include "lockcore/clock.h"
 #include "lockcore/operation_trace.h"
-#include "tests/support/child_process.h"
+#include "tests/support/session_lock_fixture.h"
 
 namespace planloop {
 namespace {
@@ -30,65 +26,7 @@ namespace {
 using namespace std::chrono_literals;
 using testing::Child;
 using testing::Line;
-using testing::TemporaryFolder;
-
-class SessionLockTest : public ::testing::Test {
-  protected:
-    SessionLockTest() {
-        ::setenv("PLANLOOP_HOME", folder_.path().c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
-        session_ = *create_session("test");
-    }
-
-    std::string in_session(const std::string &name) const { return session_.directory + '/' + name; }
-    bool exists(const std::string &name) const { return ::access(in_session(name).c_str(), F_OK) == 0; }
-    void write(const std::string &name, const std::string &text) const { std::ofstream(in_session(name)) << text; }
-    std::string read(const std::string &name) const {
-        std::ifstream in(in_session(name));
-        return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-    }
-    std::set<std::string> names_in(const std::string &folder) const {
-        std::set<std::string> names;
-        for (const auto &entry : std::filesystem::directory_iterator(in_session(folder))) {
-            names.insert(entry.path().filename());
-        }
-        return names;
-    }
-    std::string log() const { return read("logs/planloop.jsonl"); }
-    void set_age(const std::string &name, std::chrono::seconds age) const {
-        const std::int64_t then = utc_now_ns() / 1'000'000'000 - age.count();
-        const timespec times[] = {{then, 0}, {then, 0}};
-        ::utimensat(AT_FDCWD, in_session(name).c_str(), times, 0);
-    }
-    // A pid that no process has.
-    static pid_t dead_pid() {
-        Child child([](Line &) { return 0; });
-        const pid_t pid = child.pid();
-        child.status();
-        return pid;
-    }
-    // A process that takes its place in the queue, tells 'q' once it waits, 'h' once it holds, and leaves when told.
-    std::unique_ptr<Child> queuer() const {
-        return std::make_unique<Child>([this](Line &line) {
-            SessionLock lock(session_, {.operation = "queued", .on_position = [&](std::size_t) { line.tell('q'); }});
-            lock.lock();
-            line.tell('h');
-            line.hear();
-            lock.unlock();
-            line.hear();
-            return 0;
-        });
-    }
-    static char hear_other_than(Child &child, char passed_over) {
-        char heard = 0;
-        do {
-            heard = child.hear();
-        } while (heard == passed_over);
-        return heard;
-    }
-
-    TemporaryFolder folder_;
-    Session session_;
-};
+using testing::SessionLockTest;
 
 TEST_F(SessionLockTest, ShowsItsHolderWhileItIsHeldAndNothingAfter) {
     SessionLock lock(session_, {.operation = "update"});
@@ -220,6 +158,47 @@ TEST_F(SessionLockTest, AForkedChildHoldsNothing) {
     EXPECT_EQ(child.status(), 0);
 }
 
+TEST_F(SessionLockTest, AThreadThatIsCancelledWhileItWaitsLeavesTheQueue) {
+    const auto waits = [&] { return !read_lock_queue(session_).waiting.empty(); };
+    for (int turn = 0; turn < 20; ++turn) {
+        auto holder = queuer();
+        ASSERT_EQ(holder->hear(), 'h');
+        SessionLock lock(session_, {.operation = "cancelled"});
+        std::thread waiter([&] {
+            lock.lock();
+            lock.unlock();
+        });
+        while (!waits()) ::usleep(1000);
+        // While it certainly sleeps, and about when it gets the lock.
+        const bool certainly_sleeps = turn == 0;
+        if (!certainly_sleeps) holder->tell('l');
+        ::pthread_cancel(waiter.native_handle());
+        waiter.join();
+        if (certainly_sleeps) {
+            EXPECT_EQ(read_lock_queue(session_).holder->pid(), holder->pid());
+            EXPECT_NE(log().find("\"errno\":" + std::to_string(ECANCELED)), std::string::npos);
+            holder->tell('l');
+        }
+        EXPECT_FALSE(waits());
+        ASSERT_TRUE(lock.try_lock_for(10s)) << "turn " << turn;
+        lock.unlock();
+    }
+}
+
+TEST_F(SessionLockTest, TheLongestTimeIsForEver) {
+    auto holder = queuer();
+    ASSERT_EQ(holder->hear(), 'h');
+    std::thread giver([&] {
+        while (read_lock_queue(session_).waiting.empty()) ::usleep(1000);
+        holder->tell('l');
+    });
+    SessionLock lock(session_, {.operation = "patient", .time_out = std::chrono::milliseconds::max()});
+    lock.lock();
+    giver.join();
+    lock.unlock();
+    EXPECT_TRUE(lock.try_lock_for(std::chrono::hours::max()));
+}
+
 TEST_F(SessionLockTest, WritesItsEventsAsTheyHappen) {
     const std::string trace_id = start_operation_trace("update");
     SessionLock lock(session_);
@@ -237,91 +216,6 @@ TEST_F(SessionLockTest, WritesItsEventsAsTheyHappen) {
     lock.unlock();
     EXPECT_EQ(count("\"event\":\"lock_released\""), 1u);
     EXPECT_EQ(count("\"hold_ms\":"), 1u);
-}
-
-// What the Python planloop leaves behind when it is killed.
-TEST_F(SessionLockTest, ForeignLocksThatAreLeftBehindAreRemovedAndLivingOnesAreWaitedFor) {
-    const std::string now = std::to_string(utc_now_ns() / 1'000'000'000);
-    const std::string dead = "pid:" + std::to_string(dead_pid());
-    const std::string self = "pid:" + std::to_string(::getpid());
-    struct Case {
-        const char *what;
-        std::string info;
-        std::chrono::seconds age;
-        bool removed;
-    };
-    const Case cases[] = {
-        {"dead holder", "{\"held_by\":\"" + dead + "\",\"since\":" + now + ",\"operation\":\"update\"}", 0s, true},
-        {"dead holder, time as text",
-         "{\"held_by\":\"" + dead + "\",\"since\":\"2026-11-22T08:00:00Z\",\"operation\":\"update\"}", 0s, true},
-        {"pid of a younger process", "{\"held_by\":\"" + self + "\",\"since\":1000000.5,\"operation\":\"update\"}", 0s,
-         true},
-        {"living holder", "{\"held_by\":\"" + self + "\",\"since\":" + now + ",\"operation\":\"update\"}", 0s, false},
-        {"living holder for long", "{\"held_by\":\"" + self + "\",\"since\":" + now + ",\"operation\":\"update\"}", 99s,
-         false},
-        {"an agent by name", "{\"held_by\":\"claude\",\"since\":" + now + "}", 99s, false},
-        {"no information yet", "", 0s, false},
-        {"half an information", "{\"held_by\":\"pi", 2s, false},
-        {"no information for long", "", 6s, true},
-    };
-    for (const Case &one : cases) {
-        SessionLock lock(session_, {.operation = "next"});
-        write(".lock", "");
-        if (!one.info.empty()) write(".lock_info", one.info);
-        set_age(".lock", one.age);
-        const auto begun = std::chrono::steady_clock::now();
-        const bool got = lock.try_lock_for(one.removed ? 20s : 120ms);
-        EXPECT_EQ(got, one.removed) << one.what;
-        if (got && !one.info.empty()) {
-            EXPECT_GE(std::chrono::steady_clock::now() - begun, 50ms) << "seen twice";
-        }
-        if (got) lock.unlock();
-        EXPECT_EQ(exists(".lock"), !one.removed) << one.what;
-        ::unlink(in_session(".lock").c_str());
-        ::unlink(in_session(".lock_info").c_str());
-    }
-    EXPECT_NE(log().find("removed a .lock that was left behind, held by " + dead), std::string::npos);
-}
-
-TEST_F(SessionLockTest, WaitsBehindOlderForeignEntriesOfLivingProcessesOnly) {
-    const auto entry = [&](const std::string &agent, double requested_at) {
-        std::ostringstream text;
-        text << std::fixed << R"({"id":"x","agent":")" << agent << R"(","operation":"update","requested_at":)"
-             << requested_at << "}";
-        return text.str();
-    };
-    const double now = static_cast<double>(utc_now_ns()) / 1e9;
-    struct Case {
-        const char *what;
-        std::string agent;
-        double requested_at;
-        bool passes;
-    };
-    const std::string self = "pid:" + std::to_string(::getpid());
-    const Case cases[] = {
-        {"living and older", self, now - 1, false}, {"an agent by name", "claude", now - 1, false},
-        {"younger", self, now + 1000, true},        {"dead", "pid:" + std::to_string(dead_pid()), now - 1, true},
-        {"left over", "claude", now - 31, true},
-    };
-    for (const Case &one : cases) {
-        SessionLock lock(session_);
-        write(".lock_queue/foreign.json", entry(one.agent, one.requested_at));
-        EXPECT_EQ(lock.try_lock_for(60ms), one.passes) << one.what;
-        lock.unlock();
-        ::unlink(in_session(".lock_queue/foreign.json").c_str());
-    }
-    // Once it goes, the wait is over.
-    Child foreign([&](Line &line) {
-        write(".lock_queue/foreign.json", entry("pid:" + std::to_string(::getpid()), now - 1));
-        line.tell('w');
-        line.hear();
-        return 0;
-    });
-    ASSERT_EQ(foreign.hear(), 'w');
-    auto waiter = queuer();
-    ASSERT_EQ(waiter->hear(), 'q');
-    foreign.kill();
-    ASSERT_EQ(hear_other_than(*waiter, 'q'), 'h');
 }
 
 TEST_F(SessionLockTest, AHolderThatStaysForFiveTurnsIsAStalledQueue) {

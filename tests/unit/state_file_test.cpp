@@ -35,7 +35,7 @@ class StateFile : public ::testing::Test {
     }
     void write(const std::string &text) const { std::ofstream(state_path(session_)) << text; }
 
-    TemporaryFolder folder_;
+    TemporaryFolder folder_{"/dev/shm"};
     Session session_;
 };
 
