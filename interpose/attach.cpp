@@ -97,8 +97,8 @@ bool in_vfork_child(Thread &me) noexcept {
 }
 
 bool enter_slowly(Thread &me) noexcept {
-    read_settings();
-    if (!settings.enabled || process.failed.load(std::memory_order_acquire) || in_vfork_child(me)) return false;
+    if (settings.sealed) process.spool.count_drop(wire::Drop::sandboxed);
+    if (!may_record() || process.failed.load(std::memory_order_acquire) || in_vfork_child(me)) return false;
     ForkPage *page = process.page.load(std::memory_order_acquire);
     if (page == nullptr) page = make_fork_page();
     if (page == nullptr) {

@@ -49,7 +49,8 @@ void let_go_range(unsigned first, unsigned last, wire::CloseCause cause) noexcep
 void note_duplicate(int original, int copy) noexcept {
     Thread &me = thread;
     if (original == copy) return;
-    // Once a POSIX lock was taken every number may concern locks, but a copy adds nothing to what a close has to look at.
+    // Once a POSIX lock was taken every number may concern locks, but a copy adds nothing to what a close has to look
+    // at.
     if (find_descriptor(original) == nullptr && !shares_number_with_inherited(original)) {
         return note_untracked_copy(original, copy);
     }

@@ -127,13 +127,28 @@ __attribute__((noinline)) auto with_carried_environment(char *const *environment
     return call(copy.entries());
 }
 
+// For a program that must not make system calls of ours either. Its environment is looked at without asking the kernel:
+// who forbids itself system calls passes no pointers that lead nowhere.
+template <class Call>
+__attribute__((noinline)) auto with_sealed_environment(char *const *environment, Call call) {
+    char **session = find_entry(environment, kSessionName);
+    if (session == nullptr || std::strstr(*session, kSealedMark) != nullptr) return call(environment);
+    char entry[kSessionBytes];
+    Text(entry, sizeof(entry)) << kSessionName << settings.session << kSealedMark;
+    EnvironmentCopy copy(environment);
+    if (copy.entries() == nullptr) return call(environment);
+    copy.set(kSessionName, entry);
+    return call(copy.entries());
+}
+
 // Calls `call(environment)` with the program's environment, or, when it lacks us or the new image will hold locks, with
 // a copy that says so.
 template <class Call>
 auto with_environment(char *const *environment, Call call) {
+    if (settings.sealed) return with_sealed_environment(environment, call);
+    if (!settings.enabled) return call(environment);
     // A pointer that leads nowhere is the kernel's to refuse.
-    const bool readable = environment == nullptr || wire::readable(environment, sizeof(char *));
-    if (!settings.enabled || !readable) return call(environment);
+    if (environment != nullptr && !wire::readable(environment, sizeof(char *))) return call(environment);
     if (find_entry(environment, kSessionName) == nullptr) return with_carried_environment(environment, call);
     char session[kSessionBytes];
     char preload[kPreloadBytes];

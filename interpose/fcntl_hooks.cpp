@@ -8,6 +8,7 @@
 #include "interpose/descriptor_calls.h"
 #include "interpose/lock_calls.h"
 #include "interpose/real.h"
+#include "interpose/settings.h"
 
 namespace planloop::shim {
 
@@ -113,7 +114,7 @@ namespace {
 template <Symbol symbol>
 int hook_fcntl(int fd, int command, void *argument, void *caller) {
     const auto real_call = [=] { return real<symbol>()(fd, command, argument); };
-    if (is_lock_command(command)) {
+    if (is_lock_command(command) && may_record()) {
         LockCall call;
         const bool unlock = describe_fcntl(fd, command, static_cast<const struct flock *>(argument), caller, call);
         return record_cancellable(call, unlock, real_call);

@@ -3,6 +3,7 @@
 
 #include "interpose/lock_calls.h"
 #include "interpose/real.h"
+#include "interpose/settings.h"
 
 namespace planloop::shim {
 
@@ -11,7 +12,7 @@ namespace {
 template <Symbol symbol>
 int hook_lockf(int fd, int command, off_t length, void *caller) {
     const auto real_call = [=] { return real<symbol>()(fd, command, length); };
-    if (command == F_TEST) return real_call();
+    if (command == F_TEST || !may_record()) return real_call();
     struct flock lock {};
     lock.l_type = command == F_ULOCK ? F_UNLCK : F_WRLCK;
     lock.l_whence = SEEK_CUR;

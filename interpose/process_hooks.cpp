@@ -117,7 +117,7 @@ pid_t planloop__Fork() {
 // vfork returns twice on one stack, so no C++ frame may stand between it and its caller: prepare, then jump.
 extern "C" __attribute__((used)) void *planloop_before_vfork() {
     // A vfork child that forks in this way again: the memory, and what is noted in it, stays its parent's.
-    if (!in_vfork_child(thread)) {
+    if (settings.enabled && !in_vfork_child(thread)) {
         prepare_child();
         thread.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
         thread.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));

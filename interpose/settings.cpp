@@ -134,7 +134,8 @@ void read_settings() noexcept {
             rest = inherited != nullptr ? inherited + 1 : nullptr;
             settings.carried = true;
         }
-        if (valid) {
+        settings.sealed = bang != nullptr && std::strcmp(bang, kSealedMark) == 0;
+        if (valid && !settings.sealed) {
             settings.inherits = rest != nullptr && *rest != '\0' && take(settings.inherited, rest, nullptr);
             settings.enabled = build_spool_folder(home, found.user_home);
             find_own_preload(found.preload);

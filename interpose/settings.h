@@ -1,7 +1,7 @@
 // What the environment asks for, read once before main: later the program may have changed or cleared it.
 //
 //   PLANLOOP_SESSION     the session to record into; empty or missing: the shim does nothing. Behind a '!' a value may
-//                        carry what the process inherits: see inherited.h
+//                        carry what the process inherits: see inherited.h; or kSealedMark: do nothing, see sandbox.h
 //   PLANLOOP_HOME        default $HOME/.planloop
 //   PLANLOOP_TRACE_ID    the trace id that this process and its children carry
 //   PLANLOOP_NO_RECORDING=1  the shim does nothing
@@ -12,10 +12,13 @@
 
 namespace planloop::shim {
 
+inline constexpr char kSealedMark[] = "!-";
+
 struct Settings {
     static constexpr std::size_t kMostPath = 3072;
     bool read = false;
     bool enabled = false;
+    bool sealed = false;    // system calls are forbidden: make none
     bool inherits = false;  // PLANLOOP_SESSION carried descriptors
     bool carried = false;   // PLANLOOP_SESSION itself was added by the shim
     char session[129] = {};
@@ -29,6 +32,12 @@ extern Settings settings;
 
 // Reads the environment if nobody has; idempotent, and safe before any constructor. Async-signal-safe.
 void read_settings() noexcept;
+
+// Whether lock calls are recorded at all, as far as the environment says. Async-signal-safe.
+inline bool may_record() noexcept {
+    if (!settings.read) read_settings();
+    return settings.enabled;
+}
 
 // Takes off PLANLOOP_SESSION what the shim put there. Called by the constructor, before the program looks.
 void hide_carried_settings() noexcept;

@@ -1,6 +1,8 @@
 // syscall(2): perl, node and others make lock calls and close descriptors through it.
 #include <linux/close_range.h>
+#include <linux/seccomp.h>
 #include <stdarg.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -8,6 +10,8 @@
 #include "interpose/lock_calls.h"
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
+#include "interpose/sandbox.h"
+#include "interpose/settings.h"
 
 namespace planloop::shim {
 
@@ -21,7 +25,7 @@ long record_lock(LockCall call, bool unlock, Real real_call) {
 
 template <class Real>
 long hook_fcntl(int fd, int command, const void *argument, void *caller, Real real_call) {
-    if (is_lock_command(command)) {
+    if (is_lock_command(command) && may_record()) {
         LockCall call;
         const bool unlock = describe_fcntl(fd, command, static_cast<const struct flock *>(argument), caller, call);
         return record_lock(call, unlock, real_call);
@@ -29,6 +33,14 @@ long hook_fcntl(int fd, int command, const void *argument, void *caller, Real re
     const long result = real_call();
     if ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) && result >= 0) note_duplicate(fd, static_cast<int>(result));
     return result;
+}
+
+// The modes of seccomp(2), which prctl(2) can set as well; both take the filter as their third word.
+bool is_strict(long number, long a, long b) noexcept {
+    return number == SYS_seccomp ? a == SECCOMP_SET_MODE_STRICT : a == PR_SET_SECCOMP && b == SECCOMP_MODE_STRICT;
+}
+bool is_filter(long number, long a, long b) noexcept {
+    return number == SYS_seccomp ? a == SECCOMP_SET_MODE_FILTER : a == PR_SET_SECCOMP && b == SECCOMP_MODE_FILTER;
 }
 
 }  // namespace
@@ -88,6 +100,15 @@ long planloop_syscall(long number, ...) {
             record.begin();
             const long result = real_call();
             record.failed();
+            return result;
+        }
+        case SYS_seccomp:
+        case SYS_prctl: {
+            Sandboxing sandboxing;
+            if (is_strict(number, a, b)) sandboxing.begin(nullptr);
+            if (is_filter(number, a, b)) sandboxing.begin(reinterpret_cast<const void *>(c));
+            const long result = real_call();
+            sandboxing.finish(result >= 0);
             return result;
         }
         default:

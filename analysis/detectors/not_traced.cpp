@@ -22,8 +22,8 @@ const char *cause_words(std::int64_t cause) noexcept {
             return "it is setuid or has capabilities, and the loader ignores preloads there";
         case wire::NotTracedCause::other_architecture:
             return "it is built for another architecture";
-        case wire::NotTracedCause::not_executable:
-            return "it cannot be executed";
+        case wire::NotTracedCause::sandboxed:
+            return "from some moment on a seccomp filter forbade it the system calls that recording needs";
         case wire::NotTracedCause::not_attached:
             break;
     }

@@ -103,7 +103,7 @@ enum Flags : std::uint8_t {
 
 enum class CloseCause : std::uint8_t { close, replaced, close_range, stream, exec, exit, unseen };
 enum class ExitCause : std::uint8_t { exit, immediate, quick, aborted };
-enum class NotTracedCause : std::uint8_t { static_binary, setuid, other_architecture, not_attached, not_executable };
+enum class NotTracedCause : std::uint8_t { static_binary, setuid, other_architecture, not_attached, sandboxed };
 
 struct alignas(64) Record {
     std::atomic<std::uint32_t> commit;

@@ -50,7 +50,7 @@ struct Calibration {
 };
 
 // Why an event was not recorded. Each counts what would have been one Record.
-enum class Drop : std::uint32_t { no_space, size_limit, no_mapping, reentered, too_long, count };
+enum class Drop : std::uint32_t { no_space, size_limit, no_mapping, reentered, too_long, sandboxed, count };
 
 // A lock taken through a descriptor that may be shared: what another process needs to recognise it among its own.
 struct InheritedLock {

@@ -404,8 +404,19 @@ ROWS = {
 }
 
 
+# Compared in the same way by tests that need more than a script.
+ELSEWHERE = (
+    ("a program that forbids itself all system calls but those that it makes plain", "seccomp: the process is killed at any other", "sandbox_test.py"),
+    ("flock(1), started behind such a filter", "by exec", "sandbox_test.py"),
+    ("sh and flock(1), started behind such a filter", "by posix_spawn", "sandbox_test.py"),
+    ("calls with pointers that lead nowhere", "errno", "hostile_programs_test.py"),
+    ("Python, perl, bash and threads between two of their locks", "every system call, by strace", "equivalence_system_calls_test.py"),
+)
+
+
 def table():
     """The rows as tests/README.md has them."""
     lines = ["| program | what it does | lock events recorded, at least |", "| --- | --- | --- |"]
     lines += [f"| {row.name} | {row.does} | {row.least or '-'} |" for row in ROWS.values()]
+    lines += [f"| {name} | {does} | see {test} |" for name, does, test in ELSEWHERE]
     return "\n".join(lines) + "\n"
