@@ -46,6 +46,22 @@
 
 namespace planloop {
 
+// Reports the exception that is being handled, if it is one of C++. For catch clauses; whatever goes wrong is let go.
+void report_current_exception(const Session &session) noexcept;
+
+template <class Function>
+decltype(auto) capture_error_context(const Session &session, Function &&function) {
+    const ThrowWatch watch;
+    try {
+        return std::forward<Function>(function)();
+    } catch (...) {
+        report_current_exception(session);
+        throw;
+    }
+}
+
+// For a scope. An exception that came from another thread is told without its type here: nothing was thrown on this
+// one.
 class ErrorContext {
   public:
     explicit ErrorContext(Session session);
@@ -58,12 +74,6 @@ class ErrorContext {
     Session session_;
     int exceptions_;
 };
-
-template <class Function>
-decltype(auto) capture_error_context(const Session &session, Function &&function) {
-    const ErrorContext context(session);
-    return std::forward<Function>(function)();
-}
 
 // The report of an exception that is being handled, for code that does not let it go on. Gives its path; empty: it was
 // reported before, or recording is refused.

@@ -71,6 +71,8 @@ constexpr std::size_t kHeaderBytes = 4096;
 constexpr std::uint32_t kFirstSlots = 192;  // with the header 16 KiB
 constexpr std::size_t kSlotBytes = 64;
 constexpr std::size_t kMapBytes = kHeaderBytes + std::size_t{SpanJournal::kMostSlots} * kSlotBytes;
+constexpr std::uint32_t kRecentSlots = 32;
+constexpr std::size_t kMostAround = 64;
 constexpr std::size_t kMostTextBytes = std::size_t{4} << 10;
 
 static_assert(sizeof(JournalHeader) <= kHeaderBytes);
@@ -139,6 +141,18 @@ class Reading {
     Reading(const JournalHeader &header, const SpanSlot *slots, std::uint32_t count)
         : header_(header), slots_(slots), count_(count) {}
 
+    // Of slots `first` to `count`, and of what `span` lies in.
+    std::vector<SpanRecord> recent(std::uint32_t first, std::uint32_t span) {
+        std::vector<std::uint32_t> around;
+        while (span != SpanJournal::kNone && span <= count_ && around.size() < kMostAround) {
+            if (span <= first) around.push_back(span - 1);
+            span = slots_[span - 1].parent < span ? slots_[span - 1].parent : SpanJournal::kNone;
+        }
+        for (std::size_t i = around.size(); i-- > 0;) read_slot(around[i]);
+        for (std::uint32_t i = first; i < count_; ++i) read_slot(i);
+        return std::move(record_.spans);
+    }
+
     OperationRecord run() {
         record_.trace_id = text_in(header_.trace_id);
         record_.operation = text_in(header_.operation);
@@ -152,14 +166,7 @@ class Reading {
         record_.dropped = header_.dropped.load(std::memory_order_relaxed);
         record_.finished = header_.finished.load(std::memory_order_acquire) != 0;
         read_command();
-        for (std::uint32_t i = 0; i < count_; ++i) {
-            const std::uint32_t commit = slots_[i].commit.load(std::memory_order_acquire);
-            if (commit == commit_word(i, false)) {
-                read_span(i);
-            } else if (commit == commit_word(i, true)) {
-                read_text(reinterpret_cast<const TextSlot &>(slots_[i]));
-            }
-        }
+        for (std::uint32_t i = 0; i < count_; ++i) read_slot(i);
         if (record_.spans.empty()) {  // died before its first: the operation itself is always one
             SpanRecord root;
             root.name = record_.operation;
@@ -192,6 +199,14 @@ class Reading {
             return header_.begin_utc_ns;
         }
         return std::max(result, header_.begin_utc_ns);
+    }
+    void read_slot(std::uint32_t i) {
+        const std::uint32_t commit = slots_[i].commit.load(std::memory_order_acquire);
+        if (commit == commit_word(i, false)) {
+            read_span(i);
+        } else if (commit == commit_word(i, true)) {
+            read_text(reinterpret_cast<const TextSlot &>(slots_[i]));
+        }
     }
     void read_span(std::uint32_t i) {
         const SpanSlot &slot = slots_[i];
@@ -403,10 +418,18 @@ void SpanJournal::count_lock(std::int64_t wait_ns, std::int64_t hold_ns) noexcep
     if (hold_ns >= 0) header_->lock_hold_ns.fetch_add(static_cast<std::uint64_t>(hold_ns), std::memory_order_relaxed);
 }
 
-OperationRecord SpanJournal::read() const {
-    const std::uint32_t count = std::min(
+std::uint32_t SpanJournal::slots_in_use() const noexcept {
+    return std::min(
         {header_->next.load(std::memory_order_acquire), header_->reserved.load(std::memory_order_acquire), kMostSlots});
-    return Reading(*header_, slots_, count).run();
+}
+
+OperationRecord SpanJournal::read() const {
+    return Reading(*header_, slots_, slots_in_use()).run();
+}
+
+std::vector<SpanRecord> SpanJournal::recent(std::uint32_t span) const {
+    const std::uint32_t count = slots_in_use();
+    return Reading(*header_, slots_, count).recent(count - std::min(count, kRecentSlots), span);
 }
 
 Result<OperationRecord> SpanJournal::read_file(const std::string &path) {

@@ -78,6 +78,8 @@ class SpanJournal : public std::enable_shared_from_this<SpanJournal> {
     void count_lock(std::int64_t wait_ns, std::int64_t hold_ns) noexcept;
 
     OperationRecord read() const;
+    // The last few spans, and those that `span` lies in.
+    std::vector<SpanRecord> recent(std::uint32_t span) const;
     void remove() noexcept;  // the file
 
     static Result<OperationRecord> read_file(const std::string &path);
@@ -88,6 +90,7 @@ class SpanJournal : public std::enable_shared_from_this<SpanJournal> {
     SpanJournal() = default;
 
   private:
+    std::uint32_t slots_in_use() const noexcept;
     SpanSlot *claim(std::uint32_t slots, std::uint32_t &first) noexcept;
     bool grow(std::uint32_t slots) noexcept;
 

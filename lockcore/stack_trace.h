@@ -34,8 +34,8 @@ class StackTrace {
   public:
     static constexpr std::size_t kMostFrames = 128;
 
-    // From the caller of the function that calls this, after `skip` further frames.
-    static StackTrace take(std::size_t skip = 0) noexcept;
+    // From the frame that `from` returns into (__builtin_return_address(0)); nullptr, or no such frame: all of them.
+    static StackTrace take(const void *from = nullptr) noexcept;
 
     std::span<const std::uintptr_t> addresses() const noexcept { return {addresses_.data(), count_}; }
 

@@ -15,33 +15,34 @@
 #ifndef PLANLOOP_LOCKCORE_THROW_TRACE_H
 #define PLANLOOP_LOCKCORE_THROW_TRACE_H
 
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <string>
-#include <string_view>
+#include <typeinfo>
 #include <vector>
 
 #include "lockcore/captured_value.h"
+#include "lockcore/span_journal.h"
 #include "lockcore/stack_trace.h"
 #include "lockcore/thread_locks.h"
 
 namespace planloop {
 
-struct OpenSpan {
-    std::string name;
-    std::int64_t start_utc_ns = 0, duration_ns = 0;  // until the throw, if it was open
-    bool open = false;
-};
-
 struct ThrowMoment {
+    const std::type_info *type = nullptr;
+    void *object = nullptr;  // the exception; alive while it is under way or held by an exception_ptr
+    int under_way = 0;       // exceptions that this thread was unwinding for already
     std::int64_t utc_ns = 0;
     int tid = 0;
+    mutable std::atomic<bool> reported = false;
+    bool seen_at_throw = false;  // else it is of where it was caught
     StackTrace stack;
     std::vector<CapturedValue> values;
     ThreadLocks locks;
-    std::vector<OpenSpan> spans;  // newest last
+    std::vector<SpanRecord> spans;  // the last ones, and those that were open; by id
 };
+using ThrowMomentPointer = std::shared_ptr<const ThrowMoment>;
 
 // While one lives, throws anywhere in the process are looked at.
 class ThrowWatch {
@@ -54,10 +55,16 @@ class ThrowWatch {
 
 // Of the throw that made this exception, also when it was rethrown or came from another thread. nullptr: not seen, or
 // too many (64) were thrown since.
-std::shared_ptr<const ThrowMoment> moment_of(const std::exception_ptr &exception) noexcept;
+ThrowMomentPointer moment_of(const std::exception_ptr &exception) noexcept;
+// Of the exception that the calling thread is being unwound for; for destructors.
+ThrowMomentPointer moment_under_way() noexcept;
+// The same of here and now, without type and object; see StackTrace::take().
+ThrowMomentPointer present_moment(const void *from = nullptr);
 
-// The same of here and now.
-ThrowMoment present_moment(std::size_t skip = 0);
+// The thrown object as a std::exception; nullptr when it is none.
+const std::exception *as_standard(const std::type_info &type, void *object) noexcept;
+// The object that an exception_ptr holds.
+void *object_of(const std::exception_ptr &exception) noexcept;
 
 }  // namespace planloop
 

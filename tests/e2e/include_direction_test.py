@@ -11,7 +11,7 @@ SOURCE = Path(os.environ["PLANLOOP_SOURCE"])
 # room: (rooms it may include, libraries it may include by the first part of their headers)
 ROOMS = {
     "lockcore/wire": ((), ()),
-    "lockcore": (("lockcore/wire",), ("boost", "fmt", "nlohmann", "simdjson.h")),
+    "lockcore": (("lockcore/wire",), ("boost", "elfutils", "dwarf.h", "fmt", "nlohmann", "simdjson.h")),
     "interpose": (("lockcore/wire",), ()),
     "analysis": (("lockcore", "lockcore/wire"), ("elfutils", "dwarf.h", "gelf.h", "libelf.h", "fmt", "nlohmann", "protozero")),
     "cli": (("analysis", "lockcore", "lockcore/wire"), ("CLI", "libsmartcols", "libsmartcols.h", "fmt", "nlohmann")),
