@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cli/command.h"
 #include "lockcore/result.h"
@@ -21,6 +22,13 @@ int failed(const Error &error);
 
 // `wanted` (an id, or a prefix that only one session has), else the current session, else `fallback`.
 Result<Session> plan_session(const std::optional<std::string> &wanted, const std::optional<std::string> &fallback = {});
+
+// Where records of an operation go whose session was not found: under the name that was asked for, unless sessions
+// begin with it, which it would stand in the way of from then on.
+std::optional<Session> session_for_records(const std::optional<std::string> &wanted);
+
+// For the trace: `planloop update --session x`.
+std::vector<std::string> command_line(std::string_view name, const Arguments &arguments);
 
 // Before anything is written: a file size limit is then an error of write(2), not a signal that ends planloop half-way.
 void survive_size_limit();

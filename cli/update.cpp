@@ -1,5 +1,6 @@
 // planloop update: changes a session's plan as a payload says. The plan is read, changed and written under the
-// session's lock, so that of two updates at once none is lost.
+// session's lock, so that of two updates at once none is lost. What goes wrong is an exception here, so that the report
+// of it (lockcore/error_context.h) has the place where it did.
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -7,17 +8,22 @@
 
 #include <cerrno>
 #include <cstring>
+#include <exception>
 #include <mutex>
-#include <system_error>
+#include <utility>
 
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/plan_session.h"
 #include "lockcore/clock.h"
+#include "lockcore/error_context.h"
 #include "lockcore/operation_trace.h"
 #include "lockcore/plan_state.h"
 #include "lockcore/session_lock.h"
+#include "lockcore/span.h"
+#include "lockcore/state_diff.h"
 #include "lockcore/state_file.h"
+#include "lockcore/validation_log.h"
 
 namespace planloop::cli {
 namespace {
@@ -48,16 +54,68 @@ std::optional<QueueStallSignal> signal_for(const std::optional<SessionLock::Stal
                                         stall->holder.description(), stall->seen_for.count())};
 }
 
-// Under the lock.
-Result<PlanUpdate> change(const Session &session, const std::string &payload, const SessionLock &lock, bool write) {
-    const auto state = read_state_file(session);
-    if (!state) return state.error();
-    auto update = apply_update(*state, payload, session.id, utc_now_ns(), signal_for(lock.stall()));
-    if (!update || !write) return update;
-    if (auto written = replace_file(state_path(session), update->state); !written) return written.error();
+struct Change {
+    std::string before;
+    PlanUpdate update;
+};
+
+// Under the lock. Throws what makes it impossible; nothing was written then.
+Change change(const Session &session, const std::string &payload, const SessionLock &lock, bool write) {
+    Change done;
+    {
+        Span span("load_state");
+        done.before = value_or_throw(read_state_file(session));
+        span.note("bytes", done.before.size());
+    }
+    {
+        const Span span("apply_update", {{"payload_bytes", payload.size()}});
+        ValidationFailure refused;
+        auto update = apply_update(done.before, payload, session.id, utc_now_ns(), signal_for(lock.stall()), &refused);
+        if (!update) record_validation_failure(session, refused);
+        done.update = value_or_throw(std::move(update));
+    }
+    if (!write) return done;
+    const Span span("save_state", {{"bytes", done.update.state.size()}, {"version", done.update.version}});
+    value_or_throw(replace_file(state_path(session), done.update.state));
     // The plan for people follows from the state: the next update writes it again.
-    if (auto written = replace_file(plan_path(session), update->plan); !written) say(written.error().message);
-    return update;
+    if (auto written = replace_file(plan_path(session), done.update.plan); !written) say(written.error().message);
+    return done;
+}
+
+// What is meant, and the payload for it; either may be what is wrong.
+struct Request {
+    Result<std::string> payload;
+    Result<Session> session;
+};
+
+void update(const Request &request, bool dry_run) {
+    const Session session = value_or_throw(request.session);
+    const std::string payload = value_or_throw(request.payload);
+    if (!has_plan(session)) {
+        throw OperationFailed(fmt::format("session '{}' has no plan: {} is missing", printable(session.id),
+                                          printable(state_path(session))));
+    }
+    PLANLOOP_CAPTURE(payload);
+    PLANLOOP_CAPTURE(dry_run);
+    SessionLockOptions options;
+    if (::isatty(STDERR_FILENO) != 0) {
+        options.on_position = [&](std::size_t before_us) {
+            say(fmt::format("waiting for session '{}', {} before us", printable(session.id), before_us));
+        };
+    }
+    Change done;
+    {
+        SessionLock lock(session, options);
+        const std::lock_guard guard(lock);
+        done = change(session, payload, lock, !dry_run);
+    }
+    write_out(fmt::format("{{\"status\":\"ok\",\"version\":{}{}}}\n", done.update.version,
+                          dry_run ? ",\"dry_run\":true" : ""));
+    if (dry_run) return;
+    const Span span("record_diff");
+    if (const auto recorded = record_state_diff(session, done.before, done.update.state); !recorded) {
+        static_cast<void>(recorded.error());  // a record is no reason to fail
+    }
 }
 
 }  // namespace
@@ -65,29 +123,16 @@ Result<PlanUpdate> change(const Session &session, const std::string &payload, co
 Result<int> run_update(const Arguments &arguments) {
     survive_size_limit();
     start_operation_trace("update");
+    const auto wanted = arguments.value("--session");
     const auto payload = read_payload(arguments.value("--file"));
-    if (!payload) return failed(payload.error());
-    const auto session = plan_session(arguments.value("--session"), session_in_payload(*payload));
-    if (!session) return failed(session.error());
-    if (!has_plan(*session)) {
-        return failed({fmt::format("session '{}' has no plan: {} is missing", printable(session->id),
-                                   printable(state_path(*session)))});
-    }
-    const bool dry_run = arguments.has("--dry-run");
-    SessionLockOptions options;
-    if (::isatty(STDERR_FILENO) != 0) {
-        options.on_position = [&](std::size_t before_us) {
-            say(fmt::format("waiting for session '{}', {} before us", printable(session->id), before_us));
-        };
-    }
+    const Request request{payload, plan_session(wanted, payload ? session_in_payload(*payload) : std::nullopt)};
+    const auto session = request.session ? std::optional(*request.session) : session_for_records(wanted);
+    if (!session) return failed(request.session.error());
+    OperationRecording recording(*session, command_line("update", arguments));
     try {
-        SessionLock lock(*session, options);
-        const std::lock_guard guard(lock);
-        const auto update = change(*session, *payload, lock, !dry_run);
-        if (!update) return failed(update.error());
-        write_out(fmt::format("{{\"status\":\"ok\",\"version\":{}{}}}\n", update->version,
-                              dry_run ? ",\"dry_run\":true" : ""));
-    } catch (const std::system_error &error) {
+        capture_error_context(*session, [&] { update(request, arguments.has("--dry-run")); });
+    } catch (const std::exception &error) {
+        recording.fail(error.what());
         return failed({error.what()});
     }
     return kExitDone;

@@ -255,7 +255,7 @@ void log_error(const Session &session, const ErrorReport &report, const std::str
 Result<std::string> store_error(const Session &session, const ErrorReport &report) {
     const std::string state = state_snapshot(session);
     const std::string error = document(session, report, !state.empty());
-    const std::array parts{RecordPart{"_error.json", error}, RecordPart{"_state.json", state}};
+    const std::array parts{RecordPart{"_error.json", error, true}, RecordPart{"_state.json", state}};
     const auto stem = write_record(errors_dir(session), report.trace_id, std::span(parts).first(state.empty() ? 1 : 2));
     if (!stem) return stem.error();
     std::string path = fmt::format("{}/{}_error.json", errors_dir(session), *stem);

@@ -240,6 +240,10 @@ std::vector<StackFrame> FrameNamer::name(std::uint64_t address, bool is_return_a
     }
     Scopes scopes(module, pc);
     const std::vector<Dwarf_Die *> functions = scopes.functions();
+    if (functions.empty()) {  // the line is that of other code before it
+        innermost.file.clear();
+        innermost.line = 0;
+    }
     for (std::size_t i = 0; i < functions.size(); ++i) {
         if (const std::string name = name_of(functions[i]); !name.empty()) frames.back().function = name;
         if (i + 1 == functions.size() || dwarf_tag(functions[i]) != DW_TAG_inlined_subroutine) break;

@@ -34,6 +34,11 @@ std::string at(const std::string &where, const char *key) {
     return where.empty() ? key : where + '.' + key;
 }
 
+Problem misfit(const std::string &where, std::string_view how, std::string_view expected, const Json &got) {
+    return {fmt::format("{} {}", where, how), where, std::string(expected),
+            got.dump(-1, ' ', false, Json::error_handler_t::replace)};
+}
+
 void check_tasks(const Json &state) {
     std::set<std::int64_t> ids;
     const Json &tasks = array_member(state, "tasks", "");
@@ -77,14 +82,14 @@ const Json *member(const Json &object, const char *key) {
 std::string text_member(const Json &object, const char *key, const std::string &where) {
     const Json *value = member(object, key);
     if (value == nullptr) return {};
-    if (!value->is_string()) throw Problem{at(where, key) + " is no text"};
+    if (!value->is_string()) throw misfit(at(where, key), "is no text", "text", *value);
     return value->get<std::string>();
 }
 
 bool flag_member(const Json &object, const char *key, const std::string &where) {
     const Json *value = member(object, key);
     if (value == nullptr) return false;
-    if (!value->is_boolean()) throw Problem{at(where, key) + " is neither true nor false"};
+    if (!value->is_boolean()) throw misfit(at(where, key), "is neither true nor false", "true or false", *value);
     return value->get<bool>();
 }
 
@@ -92,23 +97,26 @@ const Json &array_member(const Json &object, const char *key, const std::string 
     static const Json none = Json::array();
     const Json *value = member(object, key);
     if (value == nullptr) return none;
-    if (!value->is_array()) throw Problem{at(where, key) + " is no list"};
+    if (!value->is_array()) throw misfit(at(where, key), "is no list", "list", *value);
     return *value;
 }
 
 const Json *object_member(const Json &object, const char *key, const std::string &where) {
     const Json *value = member(object, key);
-    if (value != nullptr && !value->is_object()) throw Problem{at(where, key) + " is no object"};
+    if (value != nullptr && !value->is_object()) throw misfit(at(where, key), "is no object", "object", *value);
     return value;
 }
 
 std::int64_t id_member(const Json &object, const char *key, const std::string &where) {
     const Json *value = member(object, key);
-    if (value == nullptr) throw Problem{at(where, key) + " is missing"};
+    if (value == nullptr)
+        throw Problem{at(where, key) + " is missing", at(where, key), "positive whole number", "nothing"};
     constexpr std::int64_t kLargest = std::int64_t{1} << 53;
     const bool fits =
         value->is_number_integer() && (!value->is_number_unsigned() || value->get<std::uint64_t>() < kLargest);
-    if (!fits || value->get<std::int64_t>() <= 0) throw Problem{at(where, key) + " is no positive whole number"};
+    if (!fits || value->get<std::int64_t>() <= 0) {
+        throw misfit(at(where, key), "is no positive whole number", "positive whole number", *value);
+    }
     return value->get<std::int64_t>();
 }
 

@@ -17,6 +17,8 @@ using Json = nlohmann::ordered_json;
 
 struct Problem {
     std::string message;
+    // For the log of what did not fit; may be empty, then the message says it all.
+    std::string where{}, expected{}, got{};
 };
 
 inline constexpr std::array<std::string_view, 8> kTaskTypes{"test", "fix",   "refactor", "feature",
@@ -45,7 +47,7 @@ void expect_one_of(const Names &names, std::string_view value, const std::string
         all += all.empty() ? "" : " ";
         all += name;
     }
-    throw Problem{what + " is none of: " + all};
+    throw Problem{what + " is none of: " + all, what, all, std::string(value)};
 }
 
 // Sees that a state is one, so that the rest may rely on it.

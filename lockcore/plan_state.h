@@ -16,6 +16,7 @@
 #include <string_view>
 
 #include "lockcore/result.h"
+#include "lockcore/validation_log.h"
 
 namespace planloop {
 
@@ -38,8 +39,10 @@ struct PlanUpdate {
     std::string agent;  // who says it does this; may be empty
 };
 // `payload` as `planloop update` takes it; `session` must be what payload and state say.
+// `refused`, if given, becomes what did not fit.
 Result<PlanUpdate> apply_update(std::string_view state, std::string_view payload, std::string_view session,
-                                std::int64_t utc_ns, const std::optional<QueueStallSignal> &stall = {});
+                                std::int64_t utc_ns, const std::optional<QueueStallSignal> &stall = {},
+                                ValidationFailure *refused = nullptr);
 
 struct PlanSummary {
     std::string session, name, title, purpose, created_at, last_updated_at;

@@ -313,14 +313,25 @@ PlanUpdate Update::finish() {
 }  // namespace
 
 Result<PlanUpdate> apply_update(std::string_view state, std::string_view payload, std::string_view session,
-                                std::int64_t utc_ns, const std::optional<QueueStallSignal> &stall) {
+                                std::int64_t utc_ns, const std::optional<QueueStallSignal> &stall,
+                                ValidationFailure *refused) {
+    const auto refuse = [&](const Problem &problem, std::string_view document) {
+        Error error{fmt::format("{}{}", document, problem.message)};
+        if (refused == nullptr) return error;
+        *refused = {fmt::format("{}{}", document, problem.where), problem.expected, problem.got};
+        if (!problem.where.empty()) return error;
+        // Its first word is the place: "payload.tasks[2] …".
+        refused->where = error.message.substr(0, error.message.find_first_of(" :"));
+        refused->expected = error.message;
+        return error;
+    };
     try {
         Json new_payload = plan::parse_object(payload, "payload");
         Json old_state = plan::parse_object(state, "state.json");
         try {
             plan::check_state(old_state);
         } catch (const Problem &problem) {
-            return Error{"state.json: " + problem.message};
+            return refuse(problem, "state.json: ");
         }
         Update update(std::move(old_state), std::move(new_payload), utc_ns);
         update.check_addressee(session);
@@ -328,9 +339,9 @@ Result<PlanUpdate> apply_update(std::string_view state, std::string_view payload
         update.note_queue(stall);
         return update.finish();
     } catch (const Problem &problem) {
-        return Error{problem.message};
+        return refuse(problem, "");
     } catch (const Json::exception &error) {
-        return Error{fmt::format("the plan cannot be changed: {}", error.what())};
+        return refuse(Problem{fmt::format("the plan cannot be changed: {}", error.what())}, "");
     }
 }
 

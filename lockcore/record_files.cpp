@@ -86,7 +86,8 @@ Result<std::string> write_record(const std::string &folder, std::string_view tra
         for (std::size_t i = parts.size(); i-- > 0 && error == 0;) {
             path = fmt::format("{}/{}{}", folder, stem, parts[i].ending);
             const std::string unfinished = unfinished_name(folder);
-            error = write_new(unfinished, with_stem(parts[i].content, stem));
+            error = parts[i].names_stem ? write_new(unfinished, with_stem(parts[i].content, stem))
+                                        : write_new(unfinished, parts[i].content);
             if (error != 0) break;
             // link(2) fails where rename(2) would replace: of two writers one gets the name.
             if (::link(unfinished.c_str(), path.c_str()) != 0) error = errno;

@@ -59,7 +59,8 @@ Result<void> make_record_folder(const std::string &path);
 
 struct RecordPart {
     std::string_view ending;   // "_error.json"
-    std::string_view content;  // may name {stem}, see below
+    std::string_view content;
+    bool names_stem = false;  // every "{stem}" in the content becomes the name that was free
 };
 // Writes parts that belong together as `{folder}/{stem}{ending}`, the first part last, so that whoever sees it sees the
 // others. `stem` is the trace id, with `_2` and so on when another record has that name. Returns the stem.
