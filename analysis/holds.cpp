@@ -105,6 +105,7 @@ void Holds::take(const Request &request) {
     hold.caller = request.caller;
     hold.flags = request.flags;
     hold.site = request.site;
+    hold.thread = request.thread;
     hold.fd = request.fd;
     hold.parts = 1;
     const RangeMap::Segment segment{request.first, request.last, index};

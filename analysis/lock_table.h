@@ -16,6 +16,7 @@
 #include "analysis/event.h"
 #include "analysis/flat_map.h"
 #include "analysis/quantile_sketch.h"
+#include "analysis/queue_meter.h"
 
 namespace planloop::analysis {
 
@@ -32,6 +33,8 @@ struct Lock {
     std::string id;
     std::uint64_t acquisitions = 0, contended = 0, failed = 0;
     QuantileSketch wait, hold;
+    std::int64_t waited_ns = 0;  // for somebody
+    QueueMeter queue;
 };
 
 struct File {

@@ -30,6 +30,8 @@ struct Hold {
     std::uint64_t caller = 0;
     std::uint32_t site = 0;  // of the call that took it
     std::int64_t fd = -1;    // it was taken through
+    Index thread = kNone;    // that took it, while its stream is still `stream`
+    Index culprit = kNone;   // in Culprits; kNone: not known yet
     bool listed = false;     // in the report
 
     void clear() { *this = Hold{}; }
@@ -53,8 +55,18 @@ struct Blame {
     std::uint32_t active = 0;  // held segments that stand in the way now
     std::int64_t since_ns = 0;
     std::int64_t ns = 0;
-    std::uint64_t entry = 0;    // of the hold that stood in the way last
-    std::int64_t until_ns = 0;  // when it ceased to; 0: it never did
+    std::uint64_t entry = 0;      // of the hold that stood in the way last
+    std::int64_t until_ns = 0;    // when it ceased to; 0: it never did
+    Index hold = kNone;           // active: one of its holds that stand in the way
+    Index culprit = kNone;        // who `charged_ns` is charged to
+    std::int64_t charged_ns = 0;  // not yet among the request's charges
+};
+
+// What a request has charged to somebody so far (culprits.h).
+struct Charge {
+    Index culprit = kNone;
+    std::int64_t ns = 0;
+    std::int64_t kept_ns = 0;  // of it, what stays if a series of tries is not gone on with
 };
 
 // An open lock call, or a series of failed tries of one thread that may go on (`parked` between two of them).
@@ -84,11 +96,28 @@ struct Request {
     std::size_t blockers = 0;   // how many are
     std::size_t merge_at = 32;  // length at which entries of one thread are merged again
 
+    // Culprits' own (culprits.h).
+    bool stopped = false;       // its thread cannot go on: what is charged to that thread is passed on
+    bool bridge = false;        // somebody may wait for its thread
+    bool looked = false;        // it stopped before; counted in the lock's queue
+    std::uint32_t on_path = 0;  // its place in the chain that is being followed, from 1
+    enum class Ends : std::uint8_t { at_culprit, in_circle, in_branches };
+    Ends ends{};            // where its chain does, found out in ends_epoch
+    Index ends_at = kNone;  // culprit
+    std::uint32_t ends_epoch = 0;
+    std::int64_t charged_to = 0;               // time up to which it was charged
+    std::int64_t gap_ns = 0, kept_gap_ns = 0;  // nobody stood in its way
+    std::vector<Charge> charges;
+    std::size_t compact_at = 32;
+
     void clear() {
         std::vector<Blame> keep = std::move(blame);
+        std::vector<Charge> keep_charges = std::move(charges);
         keep.clear();
+        keep_charges.clear();
         *this = Request{};
         blame = std::move(keep);
+        charges = std::move(keep_charges);
     }
 };
 

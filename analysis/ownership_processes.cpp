@@ -48,6 +48,7 @@ void Ownership::descriptor_closed(const Event &event, Index process) {
             }
         }
     }
+    if (at != kNone) waits_.before_descriptor_closes(at);
     const Index lost = model_.table.drop_descriptor(process, event.fd);
     if (lost != kNone) description_lost(lost, end);
 }
@@ -153,6 +154,7 @@ void Ownership::process_started(const Event &event) {
 // exec ends all threads but one and forgets every number; descriptors and POSIX locks stay. What is closed on exec was
 // recorded as such.
 void Ownership::process_replaced(Index process, const Event &event) {
+    waits_.before_process_changes(process);
     abandon_requests(process, event.t_ns);
     for (const Index thread : model_.table.process(process).threads)
         holds_.drop_all(model_.table.thread(thread).owned, ended_by(event, Reason::exec));
@@ -180,6 +182,7 @@ void Ownership::process_ended(const Event &event) {
 
 void Ownership::end_process(Index index, const ProcessEnd &end) {
     observer_.process_ended(index, end);
+    waits_.before_process_changes(index);
     Process &process = model_.table.process(index);
     const bool explains = end.reason != Reason::exit || end.status >= 0 || process.out_of_sight;
     holds_.decide_all(process, explains ? &end : nullptr);
@@ -197,9 +200,12 @@ void Ownership::end_process(Index index, const ProcessEnd &end) {
 
 void Ownership::child_wait(const Event &event, Index process) {
     Thread &thread = model_.table.thread(model_.table.thread_of(event, process));
+    const bool waited_for = waits_.culprits().settle_behind(process);
     thread.waits_for_child = event.kind == EventKind::child_wait_begun;
     thread.child = event.other;
-    if (thread.waits_for_child) observer_.child_wait_begun(process);
+    if (!thread.waits_for_child) return;
+    if (waited_for) waits_.culprits().mark_waiting(process);
+    observer_.child_wait_begun(process);
 }
 
 void Ownership::finish(const Alive &alive) {

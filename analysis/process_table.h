@@ -60,6 +60,7 @@ struct Process {
     std::vector<Descriptor> descriptors;  // by fd
     std::vector<Index> owned;             // Ranges of process-owned families
     std::vector<Undecided> undecided;     // ends of holds that the fate of this process explains
+    std::uint32_t settled = 0;            // Culprits' mark
 
     void clear();
 };
@@ -105,6 +106,19 @@ class ProcessTable {
     void release_description(Index description);
 
     bool shares(Index process, Index description) const;
+    // Calls visit(process) for each known child that the thread waits for.
+    template <class Visit>
+    void for_awaited_children(const Thread &waiter, Visit visit) const {
+        if (!waiter.waits_for_child) return;
+        if (waiter.child > 0) {
+            const Index child = find_pid(static_cast<std::int32_t>(waiter.child));
+            if (child != kNone) visit(child);
+            return;
+        }
+        const std::int32_t parent = process(waiter.process).pid;
+        for (Index index = 0; index < process_end(); ++index)
+            if (process(index).pid != 0 && process(index).parent_pid == parent) visit(index);
+    }
 
     Process &process(Index index) { return processes_[index]; }
     const Process &process(Index index) const { return processes_[index]; }

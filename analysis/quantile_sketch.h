@@ -1,6 +1,6 @@
 // Quantiles of durations in bounded memory: counts in logarithmic buckets (64 for each power of two), so a quantile is
-// off by at most kQuantileError of its value, while count, total and maximum are exact. A sketch of n values uses at most
-// min(n, 3,800) buckets of 8 bytes; values are nanoseconds, negative ones count as 0.
+// off by at most kQuantileError of its value, while count, total and maximum are exact. A sketch of n values uses at
+// most min(n, 3,800) buckets of 8 bytes; values are nanoseconds, negative ones count as 0.
 //
 // Threads: externally synchronised. Allocates only for a bucket seen the first time.
 #ifndef PLANLOOP_ANALYSIS_QUANTILE_SKETCH_H

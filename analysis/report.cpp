@@ -7,6 +7,7 @@
 
 #include "analysis/ownership.h"
 #include "analysis/passes.h"
+#include "analysis/site_statistics.h"
 #include "analysis/timeline.h"
 
 namespace planloop::analysis {
@@ -15,7 +16,8 @@ namespace {
 // Ownership talks to one Observer; timeline and detectors listen.
 class Fanout : public Observer {
   public:
-    Fanout(Timeline &timeline, Passes &passes) : timeline_(timeline), passes_(passes) {}
+    Fanout(const Model &model, Timeline &timeline, Passes &passes, SiteStatistics &sites)
+        : model_(model), timeline_(timeline), passes_(passes), sites_(sites) {}
 
     void requested(const Request &request) override {
         timeline_.requested(request);
@@ -24,12 +26,17 @@ class Fanout : public Observer {
     void blocked(Index request) override { passes_.blocked(request); }
     void request_done(Index request, const RequestEnd &end) override {
         timeline_.request_done(request, end);
+        sites_.request_done(model_.requests[request], end);
         passes_.request_done(request, end);
     }
-    void waited(const Request &request, const WaitEnd &end) override { timeline_.waited(request, end); }
+    void waited(const Request &request, const WaitEnd &end) override {
+        timeline_.waited(request, end);
+        sites_.waited(request, end);
+    }
     void acquired(Index hold) override { passes_.acquired(hold); }
     void hold_ended(Index hold, const HoldEnd &end) override {
         timeline_.hold_ended(hold, end);
+        sites_.hold_ended(model_.holds[hold], end.t_ns);
         passes_.hold_ended(hold, end);
     }
     void process_ended(Index process, const ProcessEnd &end) override { passes_.process_ended(process, end); }
@@ -42,8 +49,10 @@ class Fanout : public Observer {
     void event(const Event &event) override { passes_.event(event); }
 
   private:
+    const Model &model_;
     Timeline &timeline_;
     Passes &passes_;
+    SiteStatistics &sites_;
 };
 
 std::string entry_id(std::uint64_t entry) {
@@ -112,7 +121,7 @@ bool anything_open(Model &model) {
 }
 
 // What is open at the end counts up to it.
-void close_books(Model &model, Waits &waits, Report &report) {
+void close_books(Model &model, Waits &waits, SiteStatistics &sites, Report &report) {
     const std::int64_t to = report.to_utc_ns;
     for (std::size_t domain = 0, lock = 0; lock < model.locks.size(); ++lock) {
         domain = model.locks[static_cast<Index>(lock)].domain;
@@ -124,7 +133,10 @@ void close_books(Model &model, Waits &waits, Report &report) {
             for (const RangeMap::Segment &segment : model.ranges[at].map.segments()) {
                 Hold &hold = model.holds[segment.hold];
                 if (hold.lock != lock) continue;
-                if (!hold.listed) model.locks[hold.lock].hold.add(to - hold.since_ns);
+                if (!hold.listed) {
+                    model.locks[hold.lock].hold.add(to - hold.since_ns);
+                    sites.hold_ended(hold, to);
+                }
                 hold.listed = true;
                 report.held.push_back(describe_hold(model, hold, segment, report.from_utc_ns));
             }
@@ -160,6 +172,8 @@ void add_rows(const Model &model, Report &report) {
         row.failed = lock.failed;
         row.wait = lock.wait.distribution();
         row.hold = lock.hold.distribution();
+        row.waited_ns = lock.waited_ns;
+        row.queue = lock.queue.depth(report.from_utc_ns, report.to_utc_ns);
         report.locks.push_back(std::move(row));
     }
     std::sort(report.locks.begin(), report.locks.end(), [](const LockRow &a, const LockRow &b) {
@@ -177,7 +191,8 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     model.long_hold_ns = options.long_hold_ns;
     Timeline timeline(model, sink, vain_waits, options.longest_delay_ns, options.timeline_call_sites);
     Passes passes(model);
-    Fanout fanout(timeline, passes);
+    SiteStatistics sites(model);
+    Fanout fanout(model, timeline, passes, sites);
     Ownership ownership(model, fanout);
 
     Report report;
@@ -204,8 +219,10 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     report.dropped = notes.dropped;
     report.notes = notes.messages;
     passes.finish(report, notes);
-    close_books(model, ownership.waits(), report);
+    close_books(model, ownership.waits(), sites, report);
     add_rows(model, report);
+    ownership.waits().culprits().fill(report.blame, options.named_call_sites);
+    sites.fill(report.call_sites, options.named_call_sites);
     std::stable_sort(report.findings.begin(), report.findings.end(), [](const Finding &a, const Finding &b) {
         if (a.severity != b.severity) return a.severity > b.severity;
         return std::tie(a.from_ns, a.kind, a.summary) < std::tie(b.from_ns, b.kind, b.summary);

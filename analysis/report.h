@@ -90,9 +90,9 @@ struct Culprit {
     std::int32_t pid = 0;               // by process
     std::string process, command_line;  // by process; by call site: of the first process that was seen there
     std::string operation;              // by operation
-    std::uint64_t caller = 0;           // by call site: return address of the lock call
-    std::uint32_t image = 0;            // by call site: the process image that `caller` is an address in
-    std::string site;                   // by call site: its name, empty while it is not known
+    std::string site;                   // by call site: its words; empty: it is not known
+    CallSite where;                     // by call site
+    std::uint32_t number = 0;           // by call site: Event::site
 };
 
 struct BlameTables {
@@ -105,9 +105,8 @@ struct BlameTables {
 
 // Statistics of one place in a program that makes lock calls.
 struct CallSiteRow {
-    std::uint64_t caller = 0;
-    std::uint32_t image = 0;
     std::string site, process;  // as in Culprit
+    CallSite where;
     std::uint64_t acquisitions = 0, contended = 0, failed = 0;
     Distribution wait, hold;  // hold: of what was acquired here
 };
@@ -217,6 +216,8 @@ struct AnalysisOptions {
     // UTC now; 0: not known. What a process that still runs holds or waits for lasts until now, not only until the last
     // event: in a program that hangs there are no more events.
     std::int64_t now_utc_ns = 0;
+    // Rows of each table of call sites whose names are looked up; the others are told by module and offset.
+    std::size_t named_call_sites = 50;
     // Look up the call site of each timeline entry; findings have theirs in any case.
     bool timeline_call_sites = false;
     // Waits and holds that last at least this long are findings.

@@ -9,22 +9,6 @@ constexpr int kGenerations = 8;  // of processes that wait for their children, o
 
 }  // namespace
 
-template <class Visit>
-void WaitGraph::for_awaited_children(Index thread, Visit visit) const {
-    const Thread &waiter = model_.table.thread(thread);
-    if (!waiter.waits_for_child) return;
-    if (waiter.child > 0) {
-        const Index child = model_.table.find_pid(static_cast<std::int32_t>(waiter.child));
-        if (child != kNone) visit(child);
-        return;
-    }
-    const std::int32_t parent = model_.table.process(waiter.process).pid;
-    for (Index index = 0; index < model_.table.process_end(); ++index) {
-        const Process &process = model_.table.process(index);
-        if (process.pid != 0 && process.parent_pid == parent) visit(index);
-    }
-}
-
 bool WaitGraph::all_stopped(Index process) const {
     const std::vector<Index> &threads = model_.table.process(process).threads;
     return !threads.empty() && std::all_of(threads.begin(), threads.end(), [&](Index thread) {
@@ -38,7 +22,7 @@ void WaitGraph::add_stopped(Index thread, Index hold, int level, std::vector<Edg
         return;
     }
     if (level == kGenerations) return;
-    for_awaited_children(thread, [&](Index child) {
+    model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child) {
         for (const Index one : model_.table.process(child).threads) add_stopped(one, hold, level + 1, out);
     });
 }
@@ -186,7 +170,7 @@ class WaitGraph::Knot {
                 model_.for_holders(model_.holds[hold], [&](Index process) { add_all(process); });
             });
         }
-        graph_.for_awaited_children(thread, [&](Index child) { add_all(child); });
+        model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child) { add_all(child); });
     }
     bool can_never_go_on(Index thread) const {
         const Index request = model_.blocked_request(thread);
@@ -197,7 +181,7 @@ class WaitGraph::Knot {
             return never;
         }
         bool all = true;
-        graph_.for_awaited_children(thread, [&](Index child) {
+        model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child) {
             never = true;
             all = all && process_stuck(child);
         });

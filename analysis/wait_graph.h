@@ -62,8 +62,6 @@ class WaitGraph {
     bool has_waiters(const std::vector<Index> &owned) const;
     bool all_stopped(Index process) const;
     void add_stopped(Index thread, Index hold, int level, std::vector<Edge> &out) const;
-    template <class Visit>
-    void for_awaited_children(Index thread, Visit visit) const;
 
     const Model &model_;
 };

@@ -32,7 +32,7 @@ Index Waits::begin(const Event &event, Index process, Index thread, Index lock, 
         request.blocking = (event.flags & wire::kBlocking) != 0;
     }
     request.parked = false;
-    if (resumed && request.owner != owner) rebase(request, owner, event.t_ns);
+    if (resumed && request.owner != owner) rebase(index, owner, event.t_ns);
     request.owner = owner;
     request.call_ns = event.t_ns;
     request.entry = event.entry;
@@ -41,6 +41,7 @@ Index Waits::begin(const Event &event, Index process, Index thread, Index lock, 
     request.caller = event.caller;
     request.site = event.site;
     request.outer = model_.table.thread(thread).request;
+    if (request.outer != kNone && model_.requests[request.outer].bridge) culprits_.settle_behind(process);
     model_.table.thread(thread).request = index;
     if (!resumed && owner != kNone) enlist(index);
     return index;
@@ -77,11 +78,15 @@ void Waits::enlist(Index index) {
     request.waiting = true;
     request.place_in_domain = static_cast<Index>(waiters.size());
     waiters.push_back(index);
-    model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, model_.holds[hold], request.call_ns); });
+    request.charged_to = model_.now_ns;
+    model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, hold, request.call_ns); });
+    culprits_.update_stopped(request);
 }
 
 // Pollers that open the file anew for each try come back as another owner.
-void Waits::rebase(Request &request, Index owner, std::int64_t now_ns) {
+void Waits::rebase(Index index, Index owner, std::int64_t now_ns) {
+    Request &request = model_.requests[index];
+    culprits_.before_change(index);
     for (std::size_t i = 0; i < request.blockers; ++i) {
         request.blame[i].ns += now_ns - request.blame[i].since_ns;
         request.blame[i].until_ns = now_ns;
@@ -90,43 +95,64 @@ void Waits::rebase(Request &request, Index owner, std::int64_t now_ns) {
     request.blockers = 0;
     request.obstacles = 0;
     request.owner = owner;
-    model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, model_.holds[hold], now_ns); });
+    model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, hold, now_ns); });
+    culprits_.update_stopped(request);
 }
 
 // Looks only among those that stand in the way now, who are few; who did before may be many. A thread that comes back
 // gets a second entry, and entries are merged when they have doubled.
-void Waits::add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns) {
+void Waits::add_obstacle(Request &request, Index index, std::int64_t now_ns) {
+    const Hold &hold = model_.holds[index];
     ++request.obstacles;
+    culprits_.mark_bridges(hold);
     for (std::size_t i = 0; i < request.blockers; ++i) {
         if (request.blame[i].pid != hold.pid || request.blame[i].tid != hold.tid) continue;
         ++request.blame[i].active;
         request.blame[i].entry = hold.entry;
+        if (request.blame[i].hold == kNone) request.blame[i].hold = index;
         return;
     }
     if (request.blame.size() >= request.merge_at) {
         merge(request);
         request.merge_at = std::max<std::size_t>(32, 2 * request.blame.size());
     }
-    request.blame.push_back({hold.pid, hold.tid, hold.image, 1, now_ns, 0, hold.entry, 0});
+    request.blame.push_back({hold.pid, hold.tid, hold.image, 1, now_ns, 0, hold.entry, 0, index});
     std::swap(request.blame[request.blockers++], request.blame.back());
 }
 
-void Waits::remove_obstacle(Request &request, const Hold &hold, std::int64_t now_ns) {
+void Waits::remove_obstacle(Request &request, Index index, std::int64_t now_ns) {
+    const Hold &hold = model_.holds[index];
     for (std::size_t i = 0; i < request.blockers; ++i) {
         Blame &blame = request.blame[i];
         if (blame.pid != hold.pid || blame.tid != hold.tid) continue;
         --request.obstacles;
-        if (--blame.active > 0) return;
+        if (--blame.active > 0) {
+            if (blame.hold == index) blame.hold = other_hold(request, index);
+            return;
+        }
         blame.ns += now_ns - blame.since_ns;
         blame.entry = hold.entry;
         blame.until_ns = now_ns;
+        blame.hold = kNone;
         std::swap(blame, request.blame[--request.blockers]);
         return;
     }
 }
 
+// Another hold of the same thread that stands in the way.
+Index Waits::other_hold(const Request &request, Index than) const {
+    const Hold &hold = model_.holds[than];
+    Index found = kNone;
+    model_.for_conflicts(request, [&](Index index) {
+        const Hold &other = model_.holds[index];
+        if (index != than && other.pid == hold.pid && other.tid == hold.tid) found = index;
+    });
+    return found;
+}
+
 // One entry for each thread, those that are active first.
 void Waits::merge(Request &request) {
+    Culprits::flush(request);
     std::vector<Blame> &blame = request.blame;
     if (blame.size() < 2) return;
     std::sort(blame.begin(), blame.end(), [](const Blame &a, const Blame &b) {
@@ -157,14 +183,20 @@ bool Waits::in_the_way(const Request &request, const Ranges &owner, const RangeM
 void Waits::obstruct(const Ranges &owner, const RangeMap::Segment &segment) {
     for (const Index waiter : model_.locks.domain(owner.domain).waiters) {
         Request &request = model_.requests[waiter];
-        if (in_the_way(request, owner, segment)) add_obstacle(request, model_.holds[segment.hold], model_.now_ns);
+        if (!in_the_way(request, owner, segment)) continue;
+        culprits_.before_change(waiter);
+        add_obstacle(request, segment.hold, model_.now_ns);
+        culprits_.update_stopped(request);
     }
 }
 
 void Waits::clear_way(const Ranges &owner, const RangeMap::Segment &segment) {
     for (const Index waiter : model_.locks.domain(owner.domain).waiters) {
         Request &request = model_.requests[waiter];
-        if (in_the_way(request, owner, segment)) remove_obstacle(request, model_.holds[segment.hold], model_.now_ns);
+        if (!in_the_way(request, owner, segment)) continue;
+        culprits_.before_change(waiter);
+        remove_obstacle(request, segment.hold, model_.now_ns);
+        culprits_.update_stopped(request);
     }
 }
 
@@ -190,6 +222,7 @@ bool Waits::other_may_have_it(const Request &request) const {
 
 void Waits::conclude(Index index, const RequestEnd &end) {
     Request &request = model_.requests[index];
+    if (request.waiting) culprits_.before_change(index);
     settle(index, end.t_ns);
     merge(request);
     std::vector<Blame> &blame = request.blame;
@@ -214,8 +247,9 @@ void Waits::conclude(Index index, const RequestEnd &end) {
     });
 }
 
-void Waits::count(const Request &request, const WaitEnd &end) {
+void Waits::count(Request &request, const WaitEnd &end) {
     model_.locks[request.lock].wait.add(end.wait_ns);
+    if (!request.parked || request.tries > 1) culprits_.commit(request, end.wait_ns, request.parked);
     observer_.waited(request, end);
 }
 
@@ -226,13 +260,14 @@ void Waits::park(Index index, std::int64_t now_ns) {
     request.outer = kNone;
     request.parked = true;
     request.tried_ns = now_ns;
+    Culprits::keep(request);
     // A blocker that was only presumed is presumed again, if need be, when the series ends.
     request.blame.erase(
         std::remove_if(request.blame.begin(), request.blame.end(), [](const Blame &one) { return one.pid == 0; }),
         request.blame.end());
     // Its description may be closed and its Index given away before the next try.
     std::stable_partition(request.blame.begin(), request.blame.end(), [](const Blame &one) { return one.active > 0; });
-    if (request.family == wire::Family::flock) rebase(request, kNone, now_ns);
+    if (request.family == wire::Family::flock) rebase(index, kNone, now_ns);
     if (thread.polls.back() != kNone) expire(thread.polls.back());
     std::move_backward(thread.polls.begin(), thread.polls.end() - 1, thread.polls.end());
     thread.polls.front() = index;
@@ -240,6 +275,7 @@ void Waits::park(Index index, std::int64_t now_ns) {
 
 void Waits::end(Index index) {
     Request &request = model_.requests[index];
+    if (request.bridge) culprits_.settle_behind(request.process);
     Thread &thread = model_.table.thread(request.thread);
     for (Index *link = &thread.request; *link != kNone; link = &model_.requests[*link].outer) {
         if (*link != index) continue;
@@ -248,6 +284,7 @@ void Waits::end(Index index) {
     }
     for (Index &slot : thread.polls)
         if (slot == index) slot = kNone;
+    if (request.looked) model_.locks[request.lock].queue.change(model_.now_ns, -1);
     if (request.waiting) {
         std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
         const Index last = waiters.back();
@@ -259,9 +296,16 @@ void Waits::end(Index index) {
 }
 
 void Waits::expire(Index index) {
-    const Request &poll = model_.requests[index];
+    Request &poll = model_.requests[index];
     count(poll, {poll.tried_ns, poll.tried_ns - poll.since_ns, Outcome::failed, EAGAIN});
     end(index);
+}
+
+void Waits::before_process_changes(Index index) {
+    if (!culprits_.settle_behind(index)) return;
+    const Process &process = model_.table.process(index);
+    culprits_.forget_holders(process.owned);
+    for (const Descriptor &descriptor : process.descriptors) before_descriptor_closes(descriptor.description);
 }
 
 void Waits::expire_polls(Index thread) {

@@ -8,6 +8,7 @@
 #ifndef PLANLOOP_ANALYSIS_WAITS_H
 #define PLANLOOP_ANALYSIS_WAITS_H
 
+#include "analysis/culprits.h"
 #include "analysis/detector.h"
 #include "analysis/model.h"
 
@@ -21,7 +22,7 @@ inline constexpr std::int64_t kUntracedWaitNs = 20'000'000;
 
 class Waits {
   public:
-    Waits(Model &model, Observer &observer) : model_(model), observer_(observer) {}
+    Waits(Model &model, Observer &observer) : model_(model), observer_(observer), culprits_(model) {}
 
     // The request of a lock call, resumed if the call continues a series of tries. `owner` kNone: it can wait
     // for nothing that is known.
@@ -32,10 +33,17 @@ class Waits {
     // Who stood in the way when a call ends, longest first; adds the untraced blocker where one must have been. The
     // request must then be parked or ended.
     void conclude(Index request, const RequestEnd &end);
-    void count(const Request &request, const WaitEnd &end);  // a wait that is over, in the statistics
-    void park(Index request, std::int64_t now_ns);           // may go on
-    void end(Index request);                                 // takes it out of everything
-    void expire_polls(Index thread);                         // they do not go on
+    // A wait that is over, in the statistics.
+    void count(Request &request, const WaitEnd &end);
+    void park(Index request, std::int64_t now_ns);  // may go on
+    void end(Index request);                        // takes it out of everything
+    // The process is about to end, to become another program, or to begin or end a wait for a child.
+    void before_process_changes(Index process);
+    void before_descriptor_closes(Index description) {
+        culprits_.forget_holders(model_.table.description(description).owned);
+    }
+    Culprits &culprits() { return culprits_; }
+    void expire_polls(Index thread);  // they do not go on
     void expire(Index request);
 
     // A segment of a hold came or went.
@@ -45,15 +53,17 @@ class Waits {
   private:
     Index resume_poll(const Event &event, Index thread, Index lock, std::uint64_t last);
     void enlist(Index request);
-    void rebase(Request &request, Index owner, std::int64_t now_ns);
-    void add_obstacle(Request &request, const Hold &hold, std::int64_t now_ns);
+    void rebase(Index request, Index owner, std::int64_t now_ns);
+    void add_obstacle(Request &request, Index hold, std::int64_t now_ns);
     static void merge(Request &request);
-    void remove_obstacle(Request &request, const Hold &hold, std::int64_t now_ns);
+    void remove_obstacle(Request &request, Index hold, std::int64_t now_ns);
+    Index other_hold(const Request &request, Index than) const;
     bool in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const;
     bool other_may_have_it(const Request &request) const;
 
     Model &model_;
     Observer &observer_;
+    Culprits culprits_;
 };
 
 }  // namespace planloop::analysis

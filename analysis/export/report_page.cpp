@@ -317,13 +317,11 @@ void append_blame(std::string &out, const BlameTables &blame) {
                     {"culprit-processes", "Culprits by process", all, "Process", blame.processes,
                      [](const Culprit &culprit) { return fmt::format("{} {}", culprit.process, culprit.pid); }},
                     blame);
-    append_culprits(out,
-                    {"culprit-sites", "Culprits by call site", all, "Call site", blame.call_sites,
-                     [](const Culprit &culprit) {
-                         return culprit.site.empty() ? fmt::format("{} at {:#x}", culprit.process, culprit.caller)
-                                                     : culprit.site;
-                     }},
-                    blame);
+    append_culprits(
+        out,
+        {"culprit-sites", "Culprits by call site", all, "Call site", blame.call_sites,
+         [](const Culprit &culprit) { return culprit.site.empty() ? culprit.process + ", somewhere" : culprit.site; }},
+        blame);
     append_culprits(out,
                     {"culprit-operations", "Culprits by operation", all, "Operation", blame.operations,
                      [](const Culprit &culprit) { return culprit.operation; }},

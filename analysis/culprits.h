@@ -1,0 +1,114 @@
+// Who is to blame for waits, and how much: cascaded redistribution (Zhou et al., "wPerf", OSDI 2018), done while events
+// pass, in whole nanoseconds.
+//
+// At each moment a request that waits is charged to those that stand in its way, in equal parts when they are several
+// (threads, not holds; a nanosecond that cannot be divided goes to the first). Who holds a lock and is itself blocked
+// in a lock call passes its part on to the holders of that lock, and so on: A waits for B during [0,100], B for C
+// during [20,100]: B is charged 20, C 80. Who holds a lock and waits for a child that is blocked passes on as that
+// child does.
+//
+// A circle has nobody to pass on to: the part of a wait that runs into one stays with the hold by which it came into
+// it, so in a deadlock each member is charged by the one that waits for it. The same where chains branch into more than
+// kMostSteps.
+//
+// It is the thread that took a lock which is charged; once its process has let go of what others still hold, the first
+// of these. The time in which nobody stood in the way (from a release until the next one runs) is the hand-over's; a
+// wait for nobody that was traced is charged to nobody known. So charges add up to the waits, exactly.
+//
+// A try that does not block is a wait only if it is repeated, up to the last try; who tries again and again is not
+// blocked, so it passes nothing on.
+//
+// How: a request is settled (charged for the time since) before anything changes in whom it would be charged to. To
+// settle one too many changes nothing. Cost: a change of holds settles the waiters of that lock, and those that wait
+// for somebody among these. Memory: by process images and call sites that others waited for, and by open requests.
+//
+// Threads: externally synchronised.
+#ifndef PLANLOOP_ANALYSIS_CULPRITS_H
+#define PLANLOOP_ANALYSIS_CULPRITS_H
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "analysis/model.h"
+
+namespace planloop::analysis {
+
+class Culprits {
+  public:
+    static constexpr std::uint32_t kMostSteps = 256;  // of one settlement
+    static constexpr std::size_t kMostRows = 1'000;   // of a table; what is beyond is one row
+
+    explicit Culprits(Model &model) : model_(model) {}
+
+    // Charges what the request waited since it was last settled.
+    void settle(Index request);
+    // To be called before the request's blockers change.
+    void before_change(Index request);
+    // The same for all that wait, directly or not, for a lock that the process may have or that its waiting parent has;
+    // true if there are any. To be called before it stops, goes on, or ends.
+    bool settle_behind(Index process);
+    // The process lets go of these Ranges, but others may hold on: then they are to blame.
+    void forget_holders(const std::vector<Index> &owned);
+    // The request's blockers changed: notes whether its thread can go on.
+    void update_stopped(Request &request);
+    // Somebody now waits for this hold, whose owner may itself be waiting.
+    void mark_bridges(const Hold &hold);
+    // The process begins to wait for a child; somebody may wait for what it holds.
+    void mark_waiting(Index process);
+    // Moves what stands in Request::blame into its charges.
+    static void flush(Request &request);
+    // A series of tries may end here.
+    static void keep(Request &request);
+    // The request ended after it had waited for so long. `given_up`: with the last try that was kept.
+    void commit(Request &request, std::int64_t wait_ns, bool given_up = false);
+
+    void fill(BlameTables &tables, std::size_t named_call_sites) const;
+
+  private:
+    struct Entry {
+        std::uint32_t image = 0;  // of who holds
+        std::uint32_t taker = 0;  // image of who took it
+        std::uint32_t site = 0;
+        std::int32_t pid = 0;
+        std::int64_t caused_ns = 0;
+        std::uint64_t waits = 0;
+    };
+    struct Step {
+        Index request;
+        Index via;  // hold that led there
+    };
+
+    Index culprit_of(Index hold);
+    bool next_of(Index request, Index &next, Index &via) const;
+    void resolve(Index request);
+    void pass(Index request, std::int64_t ns);
+    void pass_to(Index hold, std::int64_t ns);
+    void follow(Index next, Index via, std::int64_t ns);
+    void charge(Index culprit, std::int64_t ns);
+    bool taker_has(const Hold &hold) const;
+    Index responsible(const Hold &hold) const;
+    void stopped_behind(const Hold &hold, std::vector<Index> &out) const;
+    void add_stopped(Index thread, int level, std::vector<Index> &out) const;
+    void mark_thread(Index thread, int level);
+    bool settle_owned(const std::vector<Index> &owned);
+    static void compact(Request &request);
+
+    Model &model_;
+    std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, Index> by_name_;
+    std::vector<Entry> entries_;
+    std::int64_t waited_ns_ = 0, unknown_ns_ = 0, handover_ns_ = 0;
+    std::uint64_t waits_ = 0;
+
+    Request *origin_ = nullptr;  // being settled
+    std::vector<Step> path_;
+    std::uint32_t steps_ = 0;
+    std::uint32_t epoch_ = 0;  // between two changes of who waits for whom
+    std::vector<Index> chain_;
+    std::vector<Index> to_settle_;  // processes
+};
+
+}  // namespace planloop::analysis
+
+#endif

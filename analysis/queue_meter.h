@@ -1,0 +1,39 @@
+// How many wait in a queue, over time, in bounded memory: 128 steps of equal length, which doubles whenever the
+// recording outgrows them. It starts at a millisecond.
+//
+// Threads: externally synchronised.
+#ifndef PLANLOOP_ANALYSIS_QUEUE_METER_H
+#define PLANLOOP_ANALYSIS_QUEUE_METER_H
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "analysis/report.h"
+
+namespace planloop::analysis {
+
+class QueueMeter {
+  public:
+    static constexpr std::size_t kMostSteps = 128;
+
+    // One more or one less from now on. Times never go back.
+    void change(std::int64_t t_ns, int by);
+    QueueDepth depth(std::int64_t from_ns, std::int64_t to_ns) const;
+
+  private:
+    struct Step {
+        double area_ns = 0;  // waiters times nanoseconds
+        std::uint32_t max = 0;
+    };
+    void advance(std::int64_t t_ns);
+
+    std::vector<Step> steps_;
+    std::int64_t origin_ns_ = 0, last_ns_ = 0;
+    std::int64_t step_ns_ = 1'000'000;
+    std::uint32_t waiting_ = 0, max_ = 0;
+};
+
+}  // namespace planloop::analysis
+
+#endif

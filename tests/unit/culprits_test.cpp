@@ -1,0 +1,354 @@
+#include "analysis/culprits.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <numeric>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tests/support/vector_source.h"
+
+namespace planloop::analysis {
+namespace {
+
+using test::Actor;
+using test::Outcome;
+using test::Scene;
+using test::Target;
+
+constexpr std::int64_t kMs = 1'000'000;
+
+Target on(std::uint32_t file, std::uint32_t description, wire::Mode mode = wire::Mode::exclusive) {
+    Target target;
+    target.file = file;
+    target.fd = static_cast<std::int32_t>(2 + file);
+    target.description = description;
+    target.mode = mode;
+    return target;
+}
+
+std::int64_t caused_by(const Report &report, std::int32_t pid) {
+    for (const Culprit &culprit : report.blame.processes)
+        if (culprit.pid == pid) return culprit.caused_ns;
+    return 0;
+}
+
+std::int64_t sum(const std::vector<Culprit> &rows) {
+    return std::accumulate(rows.begin(), rows.end(), std::int64_t{0},
+                           [](std::int64_t total, const Culprit &row) { return total + row.caused_ns; });
+}
+
+void expect_sums(const Report &report) {
+    const BlameTables &blame = report.blame;
+    for (const auto *table : {&blame.processes, &blame.call_sites, &blame.operations})
+        EXPECT_EQ(sum(*table) + blame.unknown_ns + blame.handover_ns, blame.waited_ns);
+    std::int64_t of_locks = 0;
+    for (const LockRow &row : report.locks) of_locks += row.waited_ns;
+    EXPECT_EQ(of_locks, blame.waited_ns);
+}
+
+// Times in milliseconds.
+struct Stage {
+    Stage() {
+        for (std::uint32_t file = 1; file <= 6; ++file) scene.file(file, "/tmp/" + std::to_string(file), 100 + file);
+        a = scene.process(101, "a");
+        b = scene.process(102, "b");
+        c = scene.process(103, "c");
+        d = scene.process(104, "d");
+    }
+    Scene &at(std::int64_t ms) { return scene.at(ms * 1'000); }
+
+    Scene scene;
+    Actor a, b, c, d;
+};
+
+TEST(Culprits, HolderThatWaitsItselfPassesThatPartOn) {
+    Stage stage;
+    stage.at(1).lock(stage.c, on(2, 30));
+    stage.at(2).lock(stage.b, on(1, 20));
+    const auto a = stage.at(100).request(stage.a, on(1, 10));
+    const auto b = stage.at(120).request(stage.b, on(2, 21));
+    stage.at(200).unlock(stage.c, on(2, 30));
+    stage.at(200).acquired(b);
+    stage.at(200).unlock(stage.b, on(1, 20));
+    stage.at(200).acquired(a);
+    const Report report = stage.scene.play().report;
+    // A waits for B in [0, 100], B for C in [20, 100]: of A's wait, B is charged 20 and C 80; of B's own, C all 80.
+    EXPECT_EQ(caused_by(report, 102), 20 * kMs);
+    EXPECT_EQ(caused_by(report, 103), 160 * kMs);
+    EXPECT_EQ(report.blame.waited_ns, 180 * kMs);
+    EXPECT_EQ(report.blame.waits, 2U);
+    expect_sums(report);
+}
+
+TEST(Culprits, SharedHoldersAreChargedEqualParts) {
+    Stage stage;
+    stage.at(1).lock(stage.b, on(1, 20, wire::Mode::shared));
+    stage.at(2).lock(stage.c, on(1, 30, wire::Mode::shared));
+    const auto a = stage.at(100).request(stage.a, on(1, 10));
+    stage.at(140).unlock(stage.b, on(1, 20));
+    stage.at(200).unlock(stage.c, on(1, 30));
+    stage.at(210).acquired(a);
+    const Report report = stage.scene.play().report;
+    EXPECT_EQ(caused_by(report, 102), 20 * kMs);
+    EXPECT_EQ(caused_by(report, 103), 80 * kMs);
+    EXPECT_EQ(report.blame.handover_ns, 10 * kMs);
+    expect_sums(report);
+}
+
+TEST(Culprits, EachMemberOfACircleIsChargedByTheOneThatWaitsForIt) {
+    Stage stage;
+    stage.at(1).lock(stage.a, on(1, 10));
+    stage.at(2).lock(stage.b, on(2, 20));
+    stage.at(3).lock(stage.a, on(3, 11));
+    const auto bystander = stage.at(50).request(stage.c, on(3, 30));
+    const auto a = stage.at(100).request(stage.a, on(2, 12));
+    const auto b = stage.at(100).request(stage.b, on(1, 21));
+    stage.at(200).failed(a, EINTR);
+    stage.at(200).unlock(stage.a, on(1, 10));
+    stage.at(200).acquired(b);
+    stage.at(210).unlock(stage.a, on(3, 11));
+    stage.at(210).acquired(bystander);
+    const Report report = stage.scene.play().report;
+    // The bystander's wait runs into the circle by a, all of it.
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 101)), (160 + 100) * kMs, 0.01 * kMs);
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 102)), 100 * kMs, 0.01 * kMs);
+    expect_sums(report);
+}
+
+TEST(Culprits, WaitForNobodyThatWasTracedIsUnknown) {
+    Stage stage;
+    const auto a = stage.at(100).request(stage.a, on(1, 10));
+    stage.at(400).acquired(a);
+    const Report report = stage.scene.play().report;
+    EXPECT_EQ(report.blame.unknown_ns, 300 * kMs);
+    EXPECT_EQ(report.blame.waited_ns, 300 * kMs);
+    EXPECT_EQ(report.blame.waits, 1U);
+    expect_sums(report);
+}
+
+TEST(Culprits, CallThatNobodyStoodInTheWayOfIsNoWait) {
+    Stage stage;
+    stage.at(1).lock(stage.a, on(1, 10));
+    Target probe = on(1, 20);
+    probe.blocking = false;
+    stage.at(5).failed(stage.at(4).request(stage.b, probe), EAGAIN);
+    const Report report = stage.scene.play().report;
+    EXPECT_EQ(report.blame.waits, 0U);
+    EXPECT_EQ(report.blame.waited_ns, 0);
+}
+
+TEST(Culprits, RepeatedTriesAreOneWaitUntilTheLastOfThem) {
+    Stage stage;
+    stage.at(1).lock(stage.a, on(1, 10));
+    Target probe = on(1, 20);
+    probe.blocking = false;
+    for (int i = 0; i < 5; ++i) stage.at(10 + 10 * i).failed(stage.at(10 + 10 * i).request(stage.b, probe), EAGAIN);
+    stage.at(500).unlock(stage.a, on(1, 10));
+    stage.at(501).exit(stage.b);
+    const Report report = stage.scene.play().report;
+    EXPECT_EQ(report.blame.waits, 1U);
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 101)), 40 * kMs, 0.01 * kMs);
+    expect_sums(report);
+}
+
+TEST(Culprits, HolderThatWaitsForItsBlockedChildPassesOnAsTheChildDoes) {
+    Stage stage;
+    stage.at(1).lock(stage.b, on(1, 20));
+    stage.at(2).lock(stage.c, on(2, 30));
+    const Actor child = stage.at(3).fork(stage.b, 201, "child");
+    const auto waits = stage.at(100).request(child, on(2, 40));
+    const auto a = stage.at(110).request(stage.a, on(1, 10));
+    stage.at(130).waits_for_child(stage.b, 201);
+    stage.at(200).unlock(stage.c, on(2, 30));
+    stage.at(200).acquired(waits);
+    stage.at(220).unlock(stage.b, on(1, 20));
+    stage.at(220).acquired(a);
+    const Report report = stage.scene.play().report;
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 103)), (100 + 70) * kMs, 0.01 * kMs);
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 102)), 40 * kMs, 0.01 * kMs);
+    expect_sums(report);
+}
+
+TEST(Culprits, WhoHasTheLockOnceItsTakerIsGoneIsToBlame) {
+    Stage stage;
+    stage.at(1).lock(stage.b, on(1, 20));
+    const Actor child = stage.at(2).fork(stage.b, 201, "heir");
+    const auto a = stage.at(100).request(stage.a, on(1, 10));
+    stage.at(130).exit(stage.b);
+    stage.at(200).close(child, 3);
+    stage.at(200).acquired(a);
+    const Report report = stage.scene.play().report;
+    EXPECT_EQ(caused_by(report, 102), 30 * kMs);
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 201)), 70 * kMs, 0.01 * kMs);
+    expect_sums(report);
+}
+
+TEST(Culprits, OpenWaitsCountUpToTheEnd) {
+    Stage stage;
+    stage.at(1).lock(stage.b, on(1, 20));
+    stage.at(100).request(stage.a, on(1, 10));
+    stage.at(300).lock(stage.c, on(2, 30));
+    const Report report = stage.scene.play().report;
+    EXPECT_NEAR(static_cast<double>(caused_by(report, 102)), 200 * kMs, 0.01 * kMs);
+    ASSERT_EQ(report.locks.front().queue.max, 1U);
+    expect_sums(report);
+}
+
+TEST(Culprits, ChainsOfAnyLengthAndCirclesEndWithinTheBound) {
+    Scene scene;
+    std::vector<Actor> actors;
+    constexpr std::uint32_t kRing = 1'000;
+    for (std::uint32_t i = 0; i < kRing; ++i) {
+        scene.file(i + 1, "/tmp/" + std::to_string(i), 100 + i);
+        actors.push_back(scene.process(static_cast<std::int32_t>(1'000 + i), "p"));
+        scene.lock(actors[i], on(i + 1, i + 1));
+    }
+    for (std::uint32_t i = 0; i < kRing; ++i) scene.request(actors[i], on((i + 1) % kRing + 1, kRing + 1 + i));
+    expect_sums(scene.play().report);
+}
+
+// The rule said once more, millisecond by millisecond, with all that was ever recorded at hand.
+class Naive {
+  public:
+    struct Process {
+        int waits_for = -1;  // lock
+        bool exclusive = false;
+        bool was_blocked = false;
+        std::map<int, bool> holds;  // lock -> exclusive
+    };
+
+    explicit Naive(std::size_t count) : processes(count), caused(count) {}
+
+    std::vector<std::size_t> blockers(std::size_t who) const {
+        std::vector<std::size_t> found;
+        const Process &waiter = processes[who];
+        for (std::size_t i = 0; i < processes.size(); ++i) {
+            const auto held = processes[i].holds.find(waiter.waits_for);
+            if (i != who && held != processes[i].holds.end() && (held->second || waiter.exclusive)) found.push_back(i);
+        }
+        return found;
+    }
+    void tick() {
+        for (std::size_t i = 0; i < processes.size(); ++i) {
+            if (processes[i].waits_for < 0 || !processes[i].was_blocked) continue;
+            waited += 1;
+            if (blockers(i).empty()) {
+                handover += 1;
+                continue;
+            }
+            share({i}, 1.0);
+        }
+    }
+
+    std::vector<Process> processes;
+    std::vector<double> caused;
+    double waited = 0, handover = 0;
+
+  private:
+    // `chain`: who waits for whom, from the one whose wait it is.
+    void share(const std::vector<std::size_t> &chain, double part) {
+        const std::vector<std::size_t> in_the_way = blockers(chain.back());
+        for (const std::size_t one : in_the_way) {
+            const double its = part / static_cast<double>(in_the_way.size());
+            const bool stopped = processes[one].waits_for >= 0 && !blockers(one).empty();
+            const auto known = std::find(chain.begin(), chain.end(), one);
+            if (!stopped) {
+                caused[one] += its;
+            } else if (known == chain.begin()) {
+                caused[chain.size() > 1 ? chain[1] : one] += its;
+            } else if (known != chain.end()) {
+                caused[*known] += its;
+            } else {
+                std::vector<std::size_t> longer = chain;
+                longer.push_back(one);
+                share(longer, its);
+            }
+        }
+    }
+};
+
+void compare_with_naive(std::uint32_t seed, std::size_t processes, int locks, int steps) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937 random(seed);
+    Scene scene;
+    Naive naive(processes);
+    std::vector<Actor> actors;
+    std::vector<std::uint64_t> entry(processes);
+    for (int lock = 1; lock <= locks; ++lock)
+        scene.file(static_cast<std::uint32_t>(lock), "/tmp/" + std::to_string(lock), static_cast<std::uint64_t>(lock));
+    for (std::size_t i = 0; i < processes; ++i)
+        actors.push_back(scene.process(static_cast<std::int32_t>(100 + i), "p" + std::to_string(i)));
+    const auto target = [&](std::size_t who, int lock, bool exclusive) {
+        return on(static_cast<std::uint32_t>(lock), static_cast<std::uint32_t>(who * 100 + static_cast<unsigned>(lock)),
+                  exclusive ? wire::Mode::exclusive : wire::Mode::shared);
+    };
+    std::int64_t ms = 10;
+    const auto pass_time = [&] {
+        const std::int64_t more = 1 + static_cast<std::int64_t>(random() % 4);
+        for (std::int64_t i = 0; i < more; ++i) naive.tick();
+        ms += more;
+        scene.at(ms * 1'000);
+    };
+    for (int step = 0; step < steps; ++step) {
+        pass_time();
+        const std::size_t who = random() % processes;
+        Naive::Process &one = naive.processes[who];
+        if (one.waits_for >= 0) {
+            const bool blocked = !naive.blockers(who).empty();
+            if (!blocked) {
+                scene.acquired(entry[who]);
+                one.holds[one.waits_for] = one.exclusive;
+            } else if (random() % 6 == 0) {
+                scene.failed(entry[who], EINTR);
+            } else {
+                continue;
+            }
+            one.waits_for = -1;
+            continue;
+        }
+        const int lock = 1 + static_cast<int>(random() % static_cast<unsigned>(locks));
+        if (one.holds.count(lock) != 0) {
+            scene.unlock(actors[who], target(who, lock, true));
+            one.holds.erase(lock);
+            continue;
+        }
+        one.exclusive = random() % 3 != 0;
+        one.waits_for = lock;
+        entry[who] = scene.request(actors[who], target(who, lock, one.exclusive));
+        one.was_blocked = !naive.blockers(who).empty();
+        if (one.was_blocked) continue;
+        scene.acquired(entry[who]);
+        one.holds[lock] = one.exclusive;
+        one.waits_for = -1;
+    }
+    scene.file(99, "/tmp/99", 99);
+    scene.lock(scene.process(99, "last"), on(99, 99));  // open waits count up to here
+    const Report report = scene.play().report;
+    expect_sums(report);
+    const double tolerance =
+        static_cast<double>(steps) * 0.01;  // a settlement may be off by a microsecond of the scene
+    EXPECT_NEAR(static_cast<double>(report.blame.waited_ns) / kMs, naive.waited, tolerance);
+    EXPECT_NEAR(static_cast<double>(report.blame.handover_ns) / kMs, naive.handover, tolerance);
+    for (std::size_t i = 0; i < processes; ++i) {
+        EXPECT_NEAR(static_cast<double>(caused_by(report, static_cast<std::int32_t>(100 + i))) / kMs, naive.caused[i],
+                    tolerance)
+            << "process " << 100 + i;
+    }
+}
+
+TEST(Culprits, AgreeWithANaiveModelByMilliseconds) {
+    const std::uint32_t seed = std::random_device{}();
+    for (std::uint32_t round = 0; round < 150; ++round) {
+        compare_with_naive(seed + round, 2 + round % 7, 1 + static_cast<int>(round / 7 % 5), 300);
+        if (HasFailure()) break;
+    }
+}
+
+}  // namespace
+}  // namespace planloop::analysis
