@@ -56,8 +56,7 @@ std::optional<Obstacle> ForeignLock::entries_before(std::int64_t utc_us) const {
     obstacle.before_us = before.size();
     const LockWaiter &oldest = before.front();
     obstacle.process = open_process(oldest.pid);
-    const std::chrono::microseconds over(oldest.requested_utc_us + lock_files::kLongestTurnUs + 1000 -
-                                         utc_now_ns() / 1000);
+    const std::chrono::microseconds over(lock_files::over_utc_us(oldest) + 1000 - utc_now_ns() / 1000);
     obstacle.look_again = SteadyClock::now() + std::max(over, 0us);
     look_soon_if_blind(obstacle, oldest.pid);
     return obstacle;

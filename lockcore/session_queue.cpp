@@ -95,7 +95,8 @@ std::optional<LockWaiter> read_entry(const std::string &path, std::string_view i
     waiter.id = std::string(id);
     waiter.ticket = ticket_in(id);
     const Json json = Json::parse(*text, nullptr, false);
-    if (json.is_object()) {
+    waiter.readable = json.is_object();
+    if (waiter.readable) {
         waiter.agent = text_in(json, "agent");
         waiter.operation = text_in(json, "operation");
         waiter.requested_utc_us = time_in(json, "requested_at") / 1000;
@@ -192,12 +193,12 @@ std::vector<LockWaiter> lock_files::foreign_before(const Session &session, std::
         if (ticket_in(id) != 0) return;
         const auto waiter = read_entry(path, id);
         if (!waiter || waiter->requested_utc_us >= utc_us) return;
-        if (now_us - waiter->requested_utc_us > kLongestTurnUs) return;
-        if (waiter->pid != 0 && !process_was_there(waiter->pid, waiter->requested_utc_us * 1000)) {
+        const bool gone = waiter->pid != 0 && !process_was_there(waiter->pid, waiter->requested_utc_us * 1000);
+        if (gone || now_us - waiter->requested_utc_us > kLongestTurnUs) {
             ::unlink(path.c_str());
             return;
         }
-        waiters.push_back(*waiter);
+        if (now_us <= over_utc_us(*waiter)) waiters.push_back(*waiter);
     });
     std::sort(waiters.begin(), waiters.end(), earlier);
     return waiters;

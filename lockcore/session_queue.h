@@ -44,6 +44,7 @@ struct LockWaiter {
     std::int64_t requested_utc_us = 0;
     std::uint64_t ticket = 0;  // 0: another program's, as Python's
     pid_t pid = 0;             // 0: not told
+    bool readable = true;      // false: half written, and counted from when that was
 };
 
 struct LockQueue {
@@ -72,11 +73,16 @@ std::string entry_id(std::uint64_t ticket);
 std::string entry(const Session &session, std::uint64_t ticket);
 
 std::optional<LockHolder> read_info(const Session &session);
-// Entries of other programs that are older than that, oldest first; those that are over are left out: whose process is
-// gone, and older than `kLongestTurn`.
+// Entries of other programs that are older than that, oldest first. Left out are those that are over: whose process is
+// gone, and at over_utc_us(); the former, and what is older than any turn, is removed.
 std::vector<LockWaiter> foreign_before(const Session &session, std::int64_t utc_us);
-// The Python planloop's default time-out, after which everybody takes an entry for left over.
+// When everybody takes an entry for left over: after the Python planloop's default time-out; one that its writer did
+// not finish, as it may have been killed, after five seconds.
 inline constexpr std::int64_t kLongestTurnUs = 30'000'000;
+inline constexpr std::int64_t kUnfinishedUs = 5'000'000;
+inline std::int64_t over_utc_us(const LockWaiter &waiter) {
+    return waiter.requested_utc_us + (waiter.readable ? kLongestTurnUs : kUnfinishedUs);
+}
 
 // 0 or errno. Each appears whole or not at all; `scratch` is a folder of the same file system for what is unfinished.
 int write_entry(const Session &session, const std::string &scratch, const LockWaiter &waiter);

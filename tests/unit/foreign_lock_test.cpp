@@ -91,6 +91,16 @@ TEST_F(ForeignLockTest, WaitsBehindOlderForeignEntriesOfLivingProcessesOnly) {
         lock.unlock();
         ::unlink(in_session(".lock_queue/foreign.json").c_str());
     }
+    // One whose writer was killed before it had written anything.
+    for (const auto age : {0s, 6s, 31s}) {
+        SessionLock lock(session_);
+        write(".lock_queue/foreign.json", "");
+        set_age(".lock_queue/foreign.json", age);
+        EXPECT_EQ(lock.try_lock_for(60ms), age != 0s);
+        lock.unlock();
+        EXPECT_EQ(exists(".lock_queue/foreign.json"), age != 31s) << "what is older than any turn is removed";
+        ::unlink(in_session(".lock_queue/foreign.json").c_str());
+    }
     // Once it goes, the wait is over.
     Child foreign([&](Line &line) {
         write(".lock_queue/foreign.json", entry("pid:" + std::to_string(::getpid()), now - 1));
