@@ -3,16 +3,15 @@
 #include <dirent.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <fstream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace planloop::cli {
 namespace {
@@ -33,73 +32,79 @@ void for_each_number(const std::string &folder, Visit visit) {
     }
 }
 
-// kcmp(2), KCMP_FILE: 0 the same description, positive another one, negative not known.
-long compare(pid_t pid, int fd, pid_t other, int other_fd) {
-    constexpr int kKcmpFile = 0;
-    return pid == 0 || other == 0 ? -1 : ::syscall(SYS_kcmp, pid, other, kKcmpFile, fd, other_fd);
-}
-
-// Whether a flock that `taker` took hangs on a descriptor: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
-bool names_taker(pid_t pid, int fd, pid_t taker) {
+// Who took the flocks that hang on a descriptor: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
+std::vector<pid_t> flock_takers(pid_t pid, int fd) {
+    std::vector<pid_t> takers;
     std::ifstream info(fmt::format("/proc/{}/fdinfo/{}", pid, fd));
-    const std::string wanted = fmt::format(" {} ", taker);
     std::string line;
     while (std::getline(info, line)) {
-        if (line.rfind("lock:", 0) == 0 && line.find(" FLOCK ") != std::string::npos &&
-            line.find(wanted) != std::string::npos) {
-            return true;
-        }
+        std::istringstream words(line);
+        std::string label, number, family, kind, mode;
+        pid_t taker = 0;
+        if (!(words >> label >> number >> family >> kind >> mode >> taker)) continue;
+        if (label == "lock:" && family == "FLOCK") takers.push_back(taker);
     }
-    return false;
-}
-
-bool shares(const wire::InheritedLock &lock, pid_t pid, int fd) {
-    // The taker may have opened another file under that number since; its sharer still has this one.
-    const long to_taker = compare(lock.taker, lock.fd, pid, fd);
-    const long to_sharer = to_taker == 0 ? -1 : compare(lock.sharer, lock.fd, pid, fd);
-    if (to_taker == 0 || to_sharer == 0) return true;
-    if (to_taker > 0 || to_sharer > 0) return false;
-    return lock.family == static_cast<std::uint16_t>(wire::Family::flock) && names_taker(pid, fd, lock.taker);
+    return takers;
 }
 
 }  // namespace
 
 bool ShareScan::look() {
-    const wire::SpoolHeader &header = spool_.header();
-    const std::uint32_t published = header.next_inherited.load(std::memory_order_acquire);
-    const auto now = std::chrono::steady_clock::now();
-    if (published == seen_ || now < rest_until_) return published != seen_;
-    const std::uint32_t count = std::min(published - seen_, wire::kInheritedLocks);
-    seen_ = published;
-    std::vector<Wanted> wanted;
-    for (std::uint32_t i = 1; i <= count; ++i) {
-        const wire::InheritedLock &lock = header.inherited[(published - i) % wire::kInheritedLocks];
-        const std::uint32_t description = lock.description.load(std::memory_order_acquire);
-        if (description != 0 && lock.by_scan == 0) wanted.push_back({&lock, description});
+    if (!table_.is_open() && (spool_.header().shares_about.load(std::memory_order_acquire) == 0 ||
+                              table_.open(spool_.path().c_str(), false) != 0)) {
+        return false;
     }
+    const std::uint32_t news = table_.latest_news();
+    const auto now = std::chrono::steady_clock::now();
+    if (news == seen_ || now < rest_until_) return news != seen_;
+    std::set<File> wanted;
+    table_.for_each([&](const wire::Share &row) {
+        if (row.news != 0 && row.sequence - seen_ <= news - seen_) wanted.emplace(row.device, row.inode);
+    });
+    seen_ = news;
     if (wanted.empty()) return false;
     for_each_number("/proc", [&](pid_t pid) { look_at_process(pid, wanted); });
     rest_until_ = std::chrono::steady_clock::now() + kRest;
     return true;
 }
 
-void ShareScan::look_at_process(pid_t pid, const std::vector<Wanted> &wanted) {
+void ShareScan::look_at_process(pid_t pid, const std::set<File> &wanted) {
     if (pid == ::getpid()) return;
     for_each_number(fmt::format("/proc/{}/fd", pid), [&](int fd) { look_at_descriptor(pid, fd, wanted); });
 }
 
-void ShareScan::look_at_descriptor(pid_t pid, int fd, const std::vector<Wanted> &wanted) {
-    struct stat file {};
-    if (::stat(fmt::format("/proc/{}/fd/{}", pid, fd).c_str(), &file) != 0) return;
-    for (const Wanted &one : wanted) {
-        const wire::InheritedLock &lock = *one.lock;
-        if (lock.inode != file.st_ino || lock.device != file.st_dev) continue;
-        if ((pid == lock.taker || pid == lock.sharer) && fd == lock.fd) continue;  // known
-        if (!shares(lock, pid, fd)) continue;
-        if (lock.description.load(std::memory_order_acquire) != one.description) continue;  // overwritten meanwhile
-        spool_.write_sharer(lock, pid, fd);
-        watch_.add_other(pid);
+// By comparing; where nobody is left to compare with, by the lock that hangs on the descriptor.
+wire::Share *ShareScan::find_row(const wire::ShareKey &key) {
+    if (wire::Share *row = table_.find(key)) return row;
+    for (const pid_t taker : flock_takers(key.pid, key.fd)) {
+        if (wire::Share *row = table_.find_taker(key, taker)) return row;
     }
+    return nullptr;
+}
+
+void ShareScan::look_at_descriptor(pid_t pid, int fd, const std::set<File> &wanted) {
+    const std::string path = fmt::format("/proc/{}/fd/{}", pid, fd);
+    const std::uint64_t seen_at = spool_.ticks();  // before the look: the process may close it after it
+    struct stat file {};
+    if (::stat(path.c_str(), &file) != 0 || wanted.find({file.st_dev, file.st_ino}) == wanted.end()) return;
+    const wire::ShareKey key{file.st_dev, file.st_ino, pid_namespace_, pid, fd};
+    if (table_.find_own(key) != nullptr) return;  // known
+    const wire::Share *row = find_row(key);
+    if (row == nullptr) return;
+    const SharedDescription shared{row->description.load(std::memory_order_acquire), row->file};
+    if (shared.description == 0) return;  // the row has just been given to another
+    {
+        const wire::ShareTable::Turn turn(table_);
+        if (table_.find_own(key) == nullptr) table_.put(key, shared.description, shared.file, false);
+    }
+    // It may have let go of it before the table could tell it that it has to say so.
+    struct stat now {};
+    if (::stat(path.c_str(), &now) != 0 || now.st_ino != file.st_ino || now.st_dev != file.st_dev) {
+        table_.release(key);
+        return;
+    }
+    spool_.write_sharer(shared, pid, fd, seen_at);
+    watch_.add_other(pid);
 }
 
 }  // namespace planloop::cli

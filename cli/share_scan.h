@@ -1,11 +1,9 @@
-// Finds who shares an open file description on which a lock was taken, beyond the relatives that the shim itself can
-// ask: a sibling that was started before the lock was taken, a child that moved the descriptor to another number, a
-// process that does not record at all.
+// Finds who shares an open file description on which a lock call was made, beyond the relatives that the shim itself
+// asks: a sibling that was started before, a second number, a process that does not record at all.
 //
-// The shim publishes each lock that it took through a descriptor which may be shared (SpoolHeader::inherited). For
-// those, and only then, this looks through the descriptors of all processes that it may read, and compares with
-// kcmp(2); where nobody is left to compare with, a flock's line in /proc/PID/fdinfo names its taker. What it finds is
-// recorded some milliseconds late, as `sharer` records.
+// The shim puts each description that may be shared into the share table (lockcore/wire/share_table.h). When there is a
+// new one, and only then, this looks through the descriptors of all processes that it may read, and compares. What it
+// finds is recorded some milliseconds late, as `sharer` records with the time of the look, and put into the table.
 //
 // Threads: externally synchronised. Cost: one load when nothing is new, else one look at each descriptor on the
 // machine, at most every ten milliseconds.
@@ -16,10 +14,12 @@
 
 #include <chrono>
 #include <cstdint>
-#include <vector>
+#include <set>
+#include <utility>
 
 #include "cli/process_watch.h"
 #include "cli/supervised_spool.h"
+#include "lockcore/wire/share_table.h"
 
 namespace planloop::cli {
 
@@ -31,15 +31,15 @@ class ShareScan {
     bool look();
 
   private:
-    struct Wanted {
-        const wire::InheritedLock *lock;
-        std::uint32_t description;
-    };
-    void look_at_process(pid_t pid, const std::vector<Wanted> &wanted);
-    void look_at_descriptor(pid_t pid, int fd, const std::vector<Wanted> &wanted);
+    using File = std::pair<std::uint64_t, std::uint64_t>;  // device and inode
+    void look_at_process(pid_t pid, const std::set<File> &wanted);
+    void look_at_descriptor(pid_t pid, int fd, const std::set<File> &wanted);
+    wire::Share *find_row(const wire::ShareKey &key);
 
     SupervisedSpool &spool_;
     ProcessWatch &watch_;
+    wire::ShareTable table_;
+    std::uint32_t pid_namespace_ = wire::own_pid_namespace();
     std::uint32_t seen_ = 0;
     std::chrono::steady_clock::time_point rest_until_;
 };

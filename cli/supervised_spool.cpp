@@ -111,7 +111,7 @@ void SupervisedSpool::write_not_traced(pid_t pid, wire::NotTracedCause cause, co
           path);
 }
 
-void SupervisedSpool::write_sharer(const wire::InheritedLock &lock, pid_t pid, int fd) noexcept {
+void SupervisedSpool::write_sharer(const SharedDescription &shared, pid_t pid, int fd, std::uint64_t seen_at) noexcept {
     wire::ProcessBody body{};
     body.pid = pid;
     if (const std::optional<ProcessStatus> status = process_status(pid)) {
@@ -120,36 +120,16 @@ void SupervisedSpool::write_sharer(const wire::InheritedLock &lock, pid_t pid, i
     }
     const std::string command = command_line(pid);
     const wire::TextPiece pieces[] = {{&body, sizeof(body)}, {command.c_str(), command.size() + 1}};
-    const std::uint32_t description = lock.description.load(std::memory_order_acquire);
-    if (description == 0) return;
     wire::Record *record = stream_.claim_with_text(writer_, identity_, pieces, 2);
     if (record == nullptr) return;
     record->kind = wire::RecordKind::sharer;
-    record->family = static_cast<wire::Family>(lock.family);
-    record->begin = ticks();
+    record->begin = seen_at;
     record->fd = -1;
-    record->file = lock.file;
-    record->description = description;
+    record->file = shared.file;
+    record->description = shared.description;
     record->a = static_cast<std::uint64_t>(pid);
     record->b = static_cast<std::uint64_t>(fd);
     stream_.publish(record, wire::State::complete);
-
-    wire::SpoolHeader &header = writer_.header();
-    const std::uint32_t place = header.next_inherited.fetch_add(1, std::memory_order_relaxed) % wire::kInheritedLocks;
-    wire::InheritedLock &entry = header.inherited[place];
-    const wire::InheritedLock copy{{description}, lock.file, lock.device, lock.inode, lock.taker, fd, pid,
-                                   lock.family,   1};
-    entry.description.store(0, std::memory_order_release);
-    entry.file = copy.file;
-    entry.device = copy.device;
-    entry.inode = copy.inode;
-    entry.taker = copy.taker;
-    entry.fd = copy.fd;
-    entry.sharer = copy.sharer;
-    entry.family = copy.family;
-    entry.by_scan = copy.by_scan;
-    entry.description.store(description, std::memory_order_release);
-    header.inherited_fds.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_release);
 }
 
 }  // namespace planloop::cli

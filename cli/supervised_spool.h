@@ -20,6 +20,11 @@
 
 namespace planloop::cli {
 
+struct SharedDescription {
+    std::uint32_t description = 0;  // numbers in the spool
+    std::uint32_t file = 0;
+};
+
 class SupervisedSpool {
   public:
     // Opens or makes the spool of this boot and reserves its first space, so that what stands in the way of recording
@@ -44,8 +49,8 @@ class SupervisedSpool {
 
     // `died_at`: ticks(). `wait_status` -1 and `start_time` 0: not known.
     void write_ended(pid_t pid, std::uint64_t start_time, std::int64_t wait_status, std::uint64_t died_at) noexcept;
-    // `pid` has the description of a published lock as its descriptor `fd`. Published too, so that its shim looks out.
-    void write_sharer(const wire::InheritedLock &lock, pid_t pid, int fd) noexcept;
+    // At `seen_at` (ticks) `pid` had the description as its descriptor `fd`.
+    void write_sharer(const SharedDescription &shared, pid_t pid, int fd, std::uint64_t seen_at) noexcept;
     void write_not_traced(pid_t pid, wire::NotTracedCause cause, const std::string &path) noexcept;
 
   private:

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "interpose/descriptors.h"
+#include "interpose/inherited.h"
 #include "interpose/introduction.h"
 #include "interpose/settings.h"
 
@@ -84,7 +85,7 @@ bool open_spool() noexcept {
     constexpr std::uint64_t kTrustTscTicks = 100;  // 25 to 50 ns
     constexpr std::uint64_t kTrustNs = 40;
     process.trust_ticks = process.spool.clock() == wire::ClockKind::tsc ? kTrustTscTicks : kTrustNs;
-    if (result == 0) shared_mask.store(&process.spool.header().inherited_fds, std::memory_order_release);
+    if (result == 0) shares_about.store(&process.spool.header().shares_about, std::memory_order_release);
     page->opening.store(0, std::memory_order_release);
     return result == 0;
 }
@@ -93,6 +94,10 @@ bool in_vfork_child(Thread &me) noexcept {
     if (me.vfork_parent == 0) return false;
     if (wire::raw_syscall(SYS_getpid) != me.vfork_parent) return true;
     me.vfork_parent = 0;  // the parent goes on only after its child has left our memory
+    if (const std::int32_t child = me.vfork_child; child != 0) {
+        me.vfork_child = 0;
+        note_spawned(me, child);
+    }
     return false;
 }
 

@@ -23,10 +23,11 @@ namespace planloop::shim {
 inline constexpr std::uint32_t kRememberedChildren = 64;
 
 struct ForkPage {
-    std::atomic<std::uint32_t> image;      // number of this process image; 0: not attached
-    std::atomic<std::uint32_t> attaching;  // tid that attaches now; 0: nobody
-    std::atomic<std::uint32_t> opening;    // spin lock of open_spool()
-    std::atomic<std::uint32_t> exited;     // an exit record was written
+    std::atomic<std::uint32_t> image;          // number of this process image; 0: not attached
+    std::atomic<std::uint32_t> attaching;      // tid that attaches now; 0: nobody
+    std::atomic<std::uint32_t> opening;        // spin lock of open_spool()
+    std::atomic<std::uint32_t> exited;         // an exit record was written
+    std::atomic<std::uint32_t> pid_namespace;  // see share_table.h; 0: not asked for yet
     std::atomic<std::uint32_t> next_child;
     std::atomic<std::int32_t> children[kRememberedChildren];  // the latest, by fork and spawn
 };
@@ -53,6 +54,8 @@ struct Thread {
     std::int32_t suppressed;    // above 0: the program records its lock calls itself, see shim_link.h of wire
     std::int32_t speaks_for;    // pid of the parent in whose name a vfork child records; 0: itself
     std::int32_t vfork_parent;  // pid that began a vfork on this thread: we may be its child; 0: none
+    std::int32_t vfork_child;   // pid of its child that took locks along into another program; 0: none
+    bool vfork_copied;          // the child copied a descriptor
 
     wire::WriterIdentity who(const Process &process) const noexcept { return {image, process.identity.pid, tid}; }
 };

@@ -6,22 +6,21 @@
 #include <unistd.h>
 
 #include "interpose/descriptor_calls.h"
-#include "interpose/inherited.h"
 #include "interpose/real.h"
+#include "interpose/shares.h"
 
 namespace planloop::shim {
 
 wire::Record *let_go(int fd, wire::CloseCause cause) noexcept {
     Thread &me = thread;
     if (fd < 0 || in_vfork_child(me)) return nullptr;
-    const bool perhaps_shared = find_descriptor(fd) == nullptr && shares_number_with_inherited(fd);
-    if (perhaps_shared) adopt(fd);
+    if (shared_about()) adopt(fd);
     Identity identity;
     if (const Descriptor *descriptor = find_descriptor(fd)) {
         identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
+        unshare(fd, *descriptor);
     } else {
         identity.file = posix_locked_file(fd);
-        if (identity.file == 0 && perhaps_shared) identity.file = file_of_published(fd);
     }
     untrack(fd);
     if (identity.packed() == 0 || !enter(me)) return nullptr;
@@ -33,8 +32,10 @@ wire::Record *let_go(int fd, wire::CloseCause cause) noexcept {
 }
 
 void let_go_range(unsigned first, unsigned last, wire::CloseCause cause) noexcept {
-    if (tracked_mask.load(std::memory_order_relaxed) == 0 &&
-        shared_mask.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) == 0) {
+    if (tracked_mask.load(std::memory_order_relaxed) == 0 && !shared_about()) {
+        for (unsigned fd = first; fd <= last && fd < static_cast<unsigned>(kNoted); ++fd) {
+            forget_noted(noted_bit(static_cast<int>(fd)));
+        }
         return;
     }
     const auto visit = [=](int fd) {
@@ -51,15 +52,19 @@ void note_duplicate(int original, int copy) noexcept {
     if (original == copy) return;
     // Once a POSIX lock was taken every number may concern locks, but a copy adds nothing to what a close has to look
     // at.
-    if (find_descriptor(original) == nullptr && !shares_number_with_inherited(original)) {
+    if (find_descriptor(original) == nullptr && !(shared_about() && perhaps_shared(original))) {
         return note_untracked_copy(original, copy);
     }
-    if (in_vfork_child(me)) return;
+    if (in_vfork_child(me)) {
+        me.vfork_copied = true;
+        return;
+    }
     if (!adopt(original)) return note_untracked_copy(original, copy);
     const Descriptor *descriptor = find_descriptor(original);
     if (descriptor == nullptr || !enter(me)) return;
     const Identity identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
     track_copy(original, copy);
+    if (descriptor->provenance.load(std::memory_order_relaxed) >= Descriptor::named) share_copy(copy);
     write_note(me, {.kind = wire::RecordKind::duplicate,
                     .fd = original,
                     .file = identity.file,
@@ -71,7 +76,11 @@ namespace {
 
 template <Symbol symbol>
 int hook_close(int fd) {
-    if (__builtin_expect(may_concern_locks(fd), 0)) let_go(fd, wire::CloseCause::close);
+    if (__builtin_expect(may_concern_locks(fd), 0)) {
+        let_go(fd, wire::CloseCause::close);
+    } else {
+        forget_noted(noted_bit(fd));
+    }
     return real<symbol>()(fd);
 }
 

@@ -7,14 +7,19 @@
 
 #include <cstring>
 
-#include "interpose/inherited.h"
 #include "interpose/proc_files.h"
+#include "interpose/shares.h"
 #include "lockcore/wire/file_identity.h"
 
 namespace planloop::shim {
 
 std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescriptorsPerPage];
 std::atomic<std::uint64_t> tracked_mask{0};
+std::atomic<std::uint64_t> noted_open{~std::uint64_t{0}};
+std::atomic<bool> noted_high{true};
+std::atomic<std::uint64_t> compared{0};
+std::atomic<bool> compared_high{false};
+std::atomic<std::uint32_t> compared_as_of{0};
 std::atomic<std::uint64_t> copied_mask{0};  // bit fd % 64: copied while nothing was known of it
 
 namespace {
@@ -36,12 +41,6 @@ struct KnownFile {
 constexpr std::uint32_t kBusy = ~0u;
 constexpr std::size_t kKnownFiles = 1024;
 KnownFile known_files[kKnownFiles];
-
-// Bit fd - kFirstNoted: that number was open at the start or a fork. The standard streams always count as shared.
-constexpr int kFirstNoted = 3;
-constexpr int kNoted = 64;
-std::atomic<std::uint64_t> open_before{~std::uint64_t{0}};
-std::atomic<bool> open_before_known;
 
 Descriptor *slot_for(int fd) noexcept {
     if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kMostDescriptors)) return nullptr;
@@ -114,35 +113,9 @@ bool another_descriptor_of(int fd, std::uint64_t device, std::uint64_t inode) no
     return descriptor != nullptr && descriptor->device == device && descriptor->inode == inode;
 }
 
-std::uint64_t noted_bit(int fd) noexcept {
-    return fd >= kFirstNoted && fd < kFirstNoted + kNoted ? std::uint64_t{1} << (fd - kFirstNoted) : 0;
-}
-
-Descriptor::Provenance provenance_of(int fd) noexcept {
-    const std::uint64_t bit = noted_bit(fd);
-    return bit == 0 || (open_before.load(std::memory_order_relaxed) & bit) != 0 ? Descriptor::found_open
-                                                                                : Descriptor::opened_here;
-}
-
-// Finds the other descriptors of this process that share the description of `fd`, which is tracked.
-void track_untracked_copies(Thread &me, int fd) noexcept {
-    const Descriptor *original = find_descriptor(fd);
-    if (original == nullptr) return;
-    const Identity identity = Identity::unpack(original->ids.load(std::memory_order_relaxed));
-    for_each_open_descriptor([&](int other) {
-        if (other == fd || find_descriptor(other) != nullptr || !same_description(fd, other)) return;
-        track_copy(fd, other);
-        write_note(me, {.kind = wire::RecordKind::duplicate,
-                        .fd = fd,
-                        .file = identity.file,
-                        .description = identity.description,
-                        .a = static_cast<std::uint64_t>(other)});
-    });
-}
-
 }  // namespace
 
-std::atomic<const std::atomic<std::uint64_t> *> shared_mask{&kNoMask};
+std::atomic<const std::atomic<std::uint64_t> *> shares_about{&kNoMask};
 
 std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept {
     const std::uint64_t generation = wire::file_generation(fd, mode);
@@ -155,7 +128,7 @@ std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_
     return mine;
 }
 
-Identity identify_slowly(Thread &me, int fd) noexcept {
+Identity identify_slowly(Thread &me, int fd, wire::Family family) noexcept {
     struct stat status {};
     if (wire::raw_syscall(SYS_fstat, fd, &status) != 0) {
         untrack(fd);
@@ -163,6 +136,7 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
     }
     if (Descriptor *descriptor = find_descriptor(fd)) {
         if (descriptor->device == status.st_dev && descriptor->inode == status.st_ino) {
+            if (to_be_named(*descriptor, family)) return name_description(me, fd);
             return Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
         }
         write_note(me, {.kind = wire::RecordKind::close,
@@ -173,21 +147,19 @@ Identity identify_slowly(Thread &me, int fd) noexcept {
     }
     Identity identity;
     identity.file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
-    Descriptor::Provenance provenance = provenance_of(fd);
     if (another_descriptor_of(fd, status.st_dev, status.st_ino)) {
         identity.description = description_of_copy(fd, status.st_dev, status.st_ino);
-    }
-    if (identity.description == 0 && provenance == Descriptor::found_open && shares_number_with_inherited(fd)) {
-        identity.description = shared_identity(fd, status.st_dev, status.st_ino).description;
-        if (identity.description != 0) provenance = Descriptor::inherited;
     }
     if (identity.description == 0) {
         identity.description = process.spool.header().next_description.fetch_add(1, std::memory_order_relaxed);
     }
-    track(fd, identity, status.st_dev, status.st_ino, provenance);
+    track(fd, identity, status.st_dev, status.st_ino,
+          perhaps_shared(fd) ? Descriptor::found_open : Descriptor::opened_here);
     if (KnownFile *file = known_file(status.st_dev, status.st_ino)) file->fd.store(fd, std::memory_order_relaxed);
-    const bool copied = (copied_mask.load(std::memory_order_relaxed) >> (static_cast<unsigned>(fd) % 64) & 1) != 0;
-    if (copied || provenance != Descriptor::opened_here) track_untracked_copies(me, fd);
+    if (to_be_named(*find_descriptor(fd), family)) return name_description(me, fd);
+    if ((copied_mask.load(std::memory_order_relaxed) >> (static_cast<unsigned>(fd) % 64) & 1) != 0) {
+        track_copies(me, fd);
+    }
     return identity;
 }
 
@@ -198,7 +170,9 @@ void track(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
     descriptor->device = device;
     descriptor->inode = inode;
     descriptor->provenance.store(provenance, std::memory_order_relaxed);
-    descriptor->posix_noted.store(0, std::memory_order_relaxed);
+    if (descriptor->ids.load(std::memory_order_relaxed) == 0) {
+        descriptor->posix_noted.store(0, std::memory_order_relaxed);
+    }
     descriptor->ids.store(identity.packed(), std::memory_order_release);
     tracked_mask.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_relaxed);
 }
@@ -211,25 +185,34 @@ void track_copy(int original, int copy) noexcept {
 }
 
 void untrack(int fd) noexcept {
-    if (const std::uint64_t bit = noted_bit(fd)) open_before.fetch_and(~bit, std::memory_order_relaxed);
+    forget_noted(noted_bit(fd));
     if (Descriptor *descriptor = find_descriptor(fd)) descriptor->ids.store(0, std::memory_order_release);
 }
 
-void note_open_descriptors() noexcept {
+void note_descriptors_at_start() noexcept {
+    std::uint64_t open = 0;
+    bool high = false;
+    const bool listed = for_each_open_descriptor([&](int fd) {
+        open |= noted_bit(fd);
+        high = high || fd >= kNoted;
+    });
+    if (!listed) return;
+    noted_open.store(open, std::memory_order_relaxed);
+    noted_high.store(high, std::memory_order_relaxed);
+}
+
+// One system call, and none that opens anything: a program may be out of descriptors.
+void note_descriptors_for_child() noexcept {
     pollfd descriptors[kNoted];
-    for (int i = 0; i < kNoted; ++i) descriptors[i] = {kFirstNoted + i, 0, 0};
+    for (int fd = 0; fd < kNoted; ++fd) descriptors[fd] = {fd, 0, 0};
     constexpr timespec kNoWait{};
     if (wire::raw_syscall(SYS_ppoll, descriptors, kNoted, &kNoWait, nullptr, 0) < 0) return;
     std::uint64_t open = 0;
-    for (int i = 0; i < kNoted; ++i) {
-        if ((descriptors[i].revents & POLLNVAL) == 0) open |= std::uint64_t{1} << i;
+    for (const pollfd &descriptor : descriptors) {
+        if ((descriptor.revents & POLLNVAL) == 0) open |= noted_bit(descriptor.fd);
     }
-    // At the start this says what is open; later it only adds.
-    if (open_before_known.exchange(true)) {
-        open_before.fetch_or(open, std::memory_order_relaxed);
-    } else {
-        open_before.store(open, std::memory_order_relaxed);
-    }
+    noted_open.fetch_or(open, std::memory_order_relaxed);
+    noted_high.store(true, std::memory_order_relaxed);
 }
 
 void note_posix_lock(int fd, std::uint32_t file) noexcept {

@@ -35,8 +35,9 @@ struct Identity {
 struct Descriptor {
     enum Provenance : std::uint32_t {
         opened_here,  // this process image opened it
-        found_open,   // it was open when the image attached: perhaps inherited
-        inherited,    // another process is known to share it
+        found_open,   // it was open when the image began or made a child, so others may share it
+        named,        // the same, and the share table has it
+        inherited,    // another process is known to share it, or was looked for
     };
     std::atomic<std::uint64_t> ids;  // Identity::packed(); 0: not tracked
     std::uint64_t device;
@@ -59,17 +60,43 @@ extern std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescri
 // any descriptor may drop. A hook on a way of closing looks here first. Bits are never cleared: what they cost is a
 // look into the table.
 extern std::atomic<std::uint64_t> tracked_mask;
-// The spool's inherited_fds once it is mapped; until then a constant zero.
-extern std::atomic<const std::atomic<std::uint64_t> *> shared_mask;
+// The spool's shares_about once it is mapped; until then a constant zero.
+extern std::atomic<const std::atomic<std::uint64_t> *> shares_about;
 
-inline bool shares_number_with_inherited(int fd) noexcept {
-    const std::uint64_t mask = shared_mask.load(std::memory_order_relaxed)->load(std::memory_order_relaxed);
-    return (mask >> (static_cast<unsigned>(fd) % 64) & 1) != 0;
+inline bool shared_about() noexcept {
+    return shares_about.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) != 0;
+}
+
+// Bit fd: that number was open when the image began or made a child, or is a copy of such a one, so another process may
+// share it. Numbers too high for a bit count as shared once there was such a one or a child.
+inline constexpr int kNoted = 64;
+extern std::atomic<std::uint64_t> noted_open;
+extern std::atomic<bool> noted_high;
+// What was looked for in the share table as of its news `compared_as_of`; bit fd, and the higher numbers together.
+extern std::atomic<std::uint64_t> compared;
+extern std::atomic<bool> compared_high;
+extern std::atomic<std::uint32_t> compared_as_of;
+
+inline std::uint64_t noted_bit(int fd) noexcept {
+    return static_cast<unsigned>(fd) < static_cast<unsigned>(kNoted) ? std::uint64_t{1} << fd : 0;
+}
+inline bool perhaps_shared(int fd) noexcept {
+    const std::uint64_t bit = noted_bit(fd);
+    return bit == 0 ? noted_high.load(std::memory_order_relaxed)
+                    : (noted_open.load(std::memory_order_relaxed) & bit) != 0;
 }
 
 inline bool may_concern_locks(int fd) noexcept {
     const std::uint64_t mask = tracked_mask.load(std::memory_order_relaxed);
-    return (mask >> (static_cast<unsigned>(fd) % 64) & 1) != 0 || shares_number_with_inherited(fd);
+    return (mask >> (static_cast<unsigned>(fd) % 64) & 1) != 0 || (shared_about() && perhaps_shared(fd));
+}
+
+// What is opened under these numbers from now on is this process's own. Not for what a vfork child closes: the notes
+// are its parent's.
+inline void forget_noted(std::uint64_t bits) noexcept {
+    if ((noted_open.load(std::memory_order_relaxed) & bits) == 0 || thread.vfork_parent != 0) return;
+    noted_open.fetch_and(~bits, std::memory_order_relaxed);
+    compared.fetch_and(~bits, std::memory_order_relaxed);
 }
 
 // The tracked descriptor of a number; nullptr: not tracked.
@@ -82,7 +109,16 @@ inline Descriptor *find_descriptor(int fd) noexcept {
 }
 
 // Asks the kernel and, at the first sight of a file, writes its record.
-Identity identify_slowly(Thread &me, int fd) noexcept;
+Identity identify_slowly(Thread &me, int fd, wire::Family family) noexcept;
+
+inline void note_perhaps_shared(int fd) noexcept {
+    if (const std::uint64_t bit = noted_bit(fd)) {
+        noted_open.fetch_or(bit, std::memory_order_relaxed);
+    } else {
+        noted_high.store(true, std::memory_order_relaxed);
+        compared_high.store(false, std::memory_order_relaxed);
+    }
+}
 
 // A descriptor that is not tracked was copied: when a lock is taken on it or its copy, the other has to be found.
 extern std::atomic<std::uint64_t> copied_mask;
@@ -92,17 +128,31 @@ inline void note_untracked_copy(int original, int copy) noexcept {
     if ((copied_mask.load(std::memory_order_relaxed) & bits) != bits) {
         copied_mask.fetch_or(bits, std::memory_order_relaxed);
     }
+    if (thread.vfork_parent != 0) thread.vfork_copied = true;
+    forget_noted(noted_bit(copy));
+    if (!perhaps_shared(original)) return;
+    note_perhaps_shared(copy);
+    if ((compared.load(std::memory_order_relaxed) & noted_bit(original)) != 0 && thread.vfork_parent == 0) {
+        compared.fetch_or(noted_bit(copy), std::memory_order_relaxed);
+    }
+}
+
+// Locks of this family belong to the description, and whether others share it is not settled yet.
+inline bool to_be_named(const Descriptor &descriptor, wire::Family family) noexcept {
+    return family != wire::Family::posix &&
+           descriptor.provenance.load(std::memory_order_relaxed) == Descriptor::found_open;
 }
 
 // What `fd` means now, for an acquisition that begins at `now`.
-inline Identity identify(Thread &me, int fd, std::uint64_t now) noexcept {
+inline Identity identify(Thread &me, int fd, wire::Family family, std::uint64_t now) noexcept {
     if (me.trusted_fd == fd && now - me.trusted_until < process.trust_ticks) {
         const Descriptor *descriptor = find_descriptor(fd);
-        if (descriptor != nullptr && descriptor->ids.load(std::memory_order_relaxed) == me.trusted_ids) {
+        if (descriptor != nullptr && descriptor->ids.load(std::memory_order_relaxed) == me.trusted_ids &&
+            !to_be_named(*descriptor, family)) {
             return Identity::unpack(me.trusted_ids);
         }
     }
-    return identify_slowly(me, fd);
+    return identify_slowly(me, fd, family);
 }
 
 inline void trust(Thread &me, int fd, Identity identity, std::uint64_t now) noexcept {
@@ -118,9 +168,10 @@ void track(int fd, Identity identity, std::uint64_t device, std::uint64_t inode,
 void track_copy(int original, int copy) noexcept;
 void untrack(int fd) noexcept;
 
-// Notes which descriptors are open when the image starts and whenever it forks: only those can be shared with another
-// process. One system call; higher numbers than it looks at count as perhaps shared.
-void note_open_descriptors() noexcept;
+// Notes which descriptors are open when the image starts, and when it makes a child: only those can be shared with
+// another process.
+void note_descriptors_at_start() noexcept;
+void note_descriptors_for_child() noexcept;
 
 // Calls visit(fd, Descriptor) for every tracked descriptor.
 template <class Visit>
@@ -142,9 +193,11 @@ std::uint32_t posix_locked_file(int fd) noexcept;
 // The number of a file by device and inode if one is known, else a new one, recorded. `fd` is open on it.
 std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept;
 
-// Calls visit(fd) for every descriptor that is open in this process; false when /proc is not there.
+// Calls visit(fd) for every descriptor that is open in this process, or another; false when /proc does not tell.
 template <class Visit>
 bool for_each_open_descriptor(Visit visit) noexcept;
+template <class Visit>
+bool for_each_open_descriptor(std::int32_t pid, Visit visit) noexcept;
 
 }  // namespace planloop::shim
 

@@ -19,8 +19,8 @@ namespace planloop::shim {
 
 inline constexpr char kSessionName[] = "PLANLOOP_SESSION=";
 inline constexpr char kPreloadName[] = "LD_PRELOAD=";
-inline constexpr std::size_t kSessionBytes = 1280;  // with what is inherited
-inline constexpr std::size_t kCarriedBytes = 4608;  // with the home too
+inline constexpr std::size_t kSessionBytes = 1792;  // with what is inherited
+inline constexpr std::size_t kCarriedBytes = 5120;  // with the home too
 inline constexpr std::size_t kPreloadBytes = 2048;
 
 template <std::size_t size>
@@ -38,13 +38,13 @@ inline std::size_t count_entries(char *const *list) noexcept {
 }
 
 // "PLANLOOP_SESSION=name!…" for an environment that has the session; false when there is nothing to tell.
-inline bool write_session(Thread &me, Text &text) noexcept {
+inline bool write_session(Thread &me, Text &text, Handover handover) noexcept {
     text << kSessionName << settings.session << "!";
-    return append_inherited(me, text);
+    return append_inherited(me, text, handover);
 }
 
 // The same for an environment that the program made itself, without us in it.
-inline bool write_carried_session(Thread &me, Text &text) noexcept {
+inline bool write_carried_session(Thread &me, Text &text, Handover handover) noexcept {
     char home[Settings::kMostPath];
     std::strcpy(home, settings.spool_folder);
     char *end = std::strstr(home, "/sessions/");
@@ -52,7 +52,7 @@ inline bool write_carried_session(Thread &me, Text &text) noexcept {
     if (end == nullptr || std::strchr(home, '!') != nullptr) return false;
     *end = '\0';
     text << kSessionName << settings.session << "!+" << home << "!" << settings.trace_id << "!";
-    append_inherited(me, text);
+    append_inherited(me, text, handover);
     return text.whole();
 }
 
@@ -113,13 +113,14 @@ class EnvironmentCopy {
 
 // For an environment without the session: the next program is recorded all the same.
 template <class Call>
-__attribute__((noinline)) auto with_carried_environment(char *const *environment, Call call) {
+__attribute__((noinline)) auto with_carried_environment(char *const *environment, Handover handover, Call call) {
     char session[kCarriedBytes];
     char preload[kPreloadBytes];
     Text session_text(session, sizeof(session));
     Text preload_text(preload, sizeof(preload));
     const bool preload_needed = write_preload(environment, preload_text);
-    if (settings.own_preload[0] == '\0' || !write_carried_session(thread, session_text)) return call(environment);
+    if (settings.own_preload[0] == '\0' || !write_carried_session(thread, session_text, handover))
+        return call(environment);
     EnvironmentCopy copy(environment);
     if (copy.entries() == nullptr) return call(environment);
     copy.set(kSessionName, session);
@@ -144,18 +145,18 @@ __attribute__((noinline)) auto with_sealed_environment(char *const *environment,
 // Calls `call(environment)` with the program's environment, or, when it lacks us or the new image will hold locks, with
 // a copy that says so.
 template <class Call>
-auto with_environment(char *const *environment, Call call) {
+auto with_environment(char *const *environment, Handover handover, Call call) {
     if (settings.sealed) return with_sealed_environment(environment, call);
     if (!settings.enabled) return call(environment);
     // A pointer that leads nowhere is the kernel's to refuse.
     if (environment != nullptr && !wire::readable(environment, sizeof(char *))) return call(environment);
-    if (find_entry(environment, kSessionName) == nullptr) return with_carried_environment(environment, call);
+    if (find_entry(environment, kSessionName) == nullptr) return with_carried_environment(environment, handover, call);
     char session[kSessionBytes];
     char preload[kPreloadBytes];
     Text session_text(session, sizeof(session));
     Text preload_text(preload, sizeof(preload));
     const bool preload_needed = write_preload(environment, preload_text);
-    const bool session_needed = write_session(thread, session_text);
+    const bool session_needed = write_session(thread, session_text, handover);
     if (!preload_needed && !session_needed) return call(environment);
     EnvironmentCopy copy(environment);
     if (copy.entries() == nullptr) return call(environment);

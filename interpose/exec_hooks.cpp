@@ -16,6 +16,7 @@
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
 #include "interpose/settings.h"
+#include "interpose/shares.h"
 #include "lockcore/wire/executable.h"
 
 namespace planloop::shim {
@@ -105,8 +106,23 @@ template <class Call>
 int record_exec(char *const *environment, Call call) {
     ExecRecord record;
     record.begin();
-    const int result = with_environment(environment, call);
+    const int result = with_environment(environment, Handover::as_they_are, call);
     record.failed();
+    return result;
+}
+
+// posix_spawn and posix_spawnp. No part of the program changes its descriptors before the child's share is recorded.
+template <class Call>
+int record_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *environment, Call call) {
+    const bool concerns_locks = prepare_child();
+    pid_t child = 0;
+    const Handover handover = actions == nullptr ? Handover::as_they_are : Handover::by_actions;
+    const int result =
+        with_environment(environment, handover, [&](char *const *entries) { return call(&child, entries); });
+    if (result != 0) return result;
+    if (settings.enabled) note_child(child);
+    if (concerns_locks) note_spawned(thread, child);
+    if (pid != nullptr) *pid = child;
     return result;
 }
 
@@ -124,17 +140,21 @@ int record_exec(char *const *environment, Call call) {
 
 // While a child is made with the program's own environment: what it inherits stands there for that time. One thread at
 // a time, and not on its stack: the program's environment must never point at memory that is gone, even when the thread
-// is cancelled inside system(3). Another thread's child is then found by the supervisor.
+// is cancelled inside system(3). Another thread's child finds out by the share table.
 std::atomic<bool> variable_in_use;
 char shared_variable[kSessionBytes];
 
 class SessionVariableSet {
   public:
     SessionVariableSet() noexcept {
-        if (!prepare_child() || variable_in_use.exchange(true, std::memory_order_acquire)) return;
+        if (!prepare_child()) return;
+        if (variable_in_use.exchange(true, std::memory_order_acquire)) {
+            publish_all();
+            return;
+        }
         char **entry = find_entry(environ, kSessionName);
         Text text(shared_variable, sizeof(shared_variable));
-        if (entry != nullptr && write_session(thread, text)) {
+        if (entry != nullptr && write_session(thread, text, Handover::as_they_are)) {
             before_ = *entry;
             *entry = shared_variable;
         } else {
@@ -229,17 +249,10 @@ extern "C" int planloop_posix_spawn(pid_t *pid, const char *path, const posix_sp
     PLANLOOP_EXPORT(posix_spawn);
 int planloop_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                          const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
-    prepare_child();
     note_if_untraceable(path);
-    pid_t child = 0;
-    const int result = with_environment(envp, [&](char *const *environment) {
-        return real<Symbol::posix_spawn>()(&child, path, actions, attributes, argv, environment);
+    return record_spawn(pid, actions, envp, [=](pid_t *child, char *const *environment) {
+        return real<Symbol::posix_spawn>()(child, path, actions, attributes, argv, environment);
     });
-    if (result == 0) {
-        if (settings.enabled) note_child(child);
-        if (pid != nullptr) *pid = child;
-    }
-    return result;
 }
 
 extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
@@ -247,17 +260,10 @@ extern "C" int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_s
     PLANLOOP_EXPORT(posix_spawnp);
 int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                           const posix_spawnattr_t *attributes, char *const *argv, char *const *envp) {
-    prepare_child();
     note_if_untraceable_in_path(file);
-    pid_t child = 0;
-    const int result = with_environment(envp, [&](char *const *environment) {
-        return real<Symbol::posix_spawnp>()(&child, file, actions, attributes, argv, environment);
+    return record_spawn(pid, actions, envp, [=](pid_t *child, char *const *environment) {
+        return real<Symbol::posix_spawnp>()(child, file, actions, attributes, argv, environment);
     });
-    if (result == 0) {
-        if (settings.enabled) note_child(child);
-        if (pid != nullptr) *pid = child;
-    }
-    return result;
 }
 
 extern "C" int planloop_system(const char *command) PLANLOOP_EXPORT(system);

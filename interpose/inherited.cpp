@@ -2,95 +2,80 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 
-#include "interpose/introduction.h"
-#include "interpose/proc_files.h"
+#include "interpose/descriptors.h"
 #include "interpose/settings.h"
+#include "interpose/shares.h"
+#include "lockcore/wire/share_table.h"
 
 namespace planloop::shim {
 
 namespace {
 
+using wire::SameDescription;
+
 InheritedImage image_before;
-
-// One "lock:" line of /proc/PID/fdinfo/FD: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
-struct LockLine {
-    wire::Family family;
-    std::int32_t taker;  // -1 for OFD locks: they have no process
-    std::uint64_t inode;
-};
-
-// Calls visit(LockLine) for each lock that hangs on a descriptor of a process, as the kernel tells it.
-template <class Visit>
-void for_each_lock_line(std::int32_t pid, int fd, Visit visit) noexcept {
-    char info[2048];
-    read_text(ProcPath(pid, "fdinfo", fd).c_str(), info, sizeof(info));
-    for (const char *line = std::strstr(info, "lock:"); line != nullptr; line = std::strstr(line + 5, "lock:")) {
-        const char *word = next_word(skip_spaces(line + 5));  // past the number
-        LockLine found{wire::Family::flock, -1, 0};
-        if (std::strncmp(word, "OFDLCK", 6) == 0) {
-            found.family = wire::Family::ofd;
-        } else if (std::strncmp(word, "FLOCK", 5) != 0) {
-            continue;
-        }
-        word = next_word(next_word(next_word(word)));  // past family, ADVISORY and mode
-        if (*word != '-') found.taker = static_cast<std::int32_t>(take_number(word));
-        word = next_word(word);
-        for (int colons = 0; *word != '\0' && colons < 2; ++word) colons += *word == ':';
-        found.inode = take_number(word);
-        visit(found);
-    }
-}
-
-enum class Shared { no, yes, unknown };
-
-// Whether two descriptors of two processes refer to one open file description; kcmp(2). Not always permitted.
-Shared compare(std::int32_t pid, int fd, std::int32_t other, int other_fd) noexcept {
-    constexpr int kKcmpFile = 0;  // linux/kcmp.h
-    const long order = wire::raw_syscall(SYS_kcmp, pid, other, kKcmpFile, fd, other_fd);
-    if (order == 0) return Shared::yes;
-    return order > 0 || order == -EBADF || order == -ESRCH ? Shared::no : Shared::unknown;
-}
 
 std::int32_t own_pid() noexcept {
     return static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
 }
 
-// Whether `lock`, published for this file, is the one that hangs on `fd`. A flock's line names its taker; process
-// numbers are given out again, hence the file too. An OFD lock's line names nobody.
-bool is_published(const wire::InheritedLock &lock, int fd, std::uint64_t device, std::uint64_t inode,
-                  const LockLine &line) noexcept {
-    if (lock.description.load(std::memory_order_acquire) == 0 || lock.device != device || lock.inode != inode ||
-        lock.family != static_cast<std::uint16_t>(line.family)) {
-        return false;
-    }
-    if (line.family == wire::Family::flock) return lock.taker == line.taker;
-    const std::int32_t self = own_pid();
-    return compare(self, fd, lock.taker, lock.fd) == Shared::yes ||
-           (lock.sharer != 0 && compare(self, fd, lock.sharer, lock.fd) == Shared::yes);
+// One descriptor of the list.
+struct Entry {
+    int fd = -1;  // there
+    Identity identity;
+    bool posix = false;
+    std::uint64_t device = 0;  // these two by spawn only
+    std::uint64_t inode = 0;
+};
+
+std::uint64_t take_field(const char *&text) noexcept {
+    if (*text == '.') ++text;
+    return take_number(text);
 }
 
-void publish(int fd, Identity identity, const Descriptor &descriptor, wire::Family family,
-             std::int32_t sharer) noexcept {
-    wire::SpoolHeader &header = process.spool.header();
-    const std::uint32_t number = header.next_inherited.fetch_add(1, std::memory_order_relaxed);
-    wire::InheritedLock &lock = header.inherited[number % wire::kInheritedLocks];
-    lock.description.store(0, std::memory_order_release);
-    lock.file = identity.file;
-    lock.device = descriptor.device;
-    lock.inode = descriptor.inode;
-    lock.taker = process.identity.pid;
-    lock.fd = fd;
-    lock.sharer = sharer;
-    lock.family = static_cast<std::uint16_t>(family);
-    lock.by_scan = 0;
-    lock.description.store(identity.description, std::memory_order_release);
-    if (sharer == 0) return;
-    header.inherited_fds.fetch_or(std::uint64_t{1} << (static_cast<unsigned>(fd) % 64), std::memory_order_release);
+Entry take_entry(const char *&text) noexcept {
+    Entry entry;
+    entry.fd = static_cast<int>(take_number(text));
+    entry.identity.description = static_cast<std::uint32_t>(take_field(text));
+    entry.identity.file = static_cast<std::uint32_t>(take_field(text));
+    if (*text == '.') {
+        entry.device = take_field(text);
+        entry.inode = take_field(text);
+    }
+    entry.posix = *text == 'p';
+    if (entry.posix) ++text;
+    return entry;
+}
+
+// `fd`, open on this file, is what the entry told of.
+void take_over(const Entry &entry, int fd, const struct stat &status, bool another_process) noexcept {
+    track(fd, entry.identity, status.st_dev, status.st_ino, Descriptor::inherited);
+    if (entry.posix && !another_process) note_posix_lock(fd, entry.identity.file);
+    share_copy(fd);
+    // An exec'd image is found again by its pid; a spawned one has to say that it shares.
+    Thread &me = thread;
+    if (!another_process || !enter(me)) return;
+    write_note(me, {.kind = wire::RecordKind::duplicate,
+                    .fd = fd,
+                    .file = entry.identity.file,
+                    .description = entry.identity.description,
+                    .a = static_cast<std::uint64_t>(fd)});
+}
+
+// Finds the parent's descriptor among those of this process, whatever the file actions did to its number. A parent that
+// is gone by now, or may not be asked, leaves only the number and the file to go by.
+void take_over_by_comparing(const Entry &entry) noexcept {
+    for_each_open_descriptor([&](int fd) {
+        struct stat status {};
+        if (find_descriptor(fd) != nullptr || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return;
+        if (status.st_dev != entry.device || status.st_ino != entry.inode) return;
+        const SameDescription same = wire::compare_descriptors(own_pid(), fd, image_before.pid, entry.fd);
+        const bool unanswered = same == SameDescription::unknown || same == SameDescription::gone;
+        if (same == SameDescription::yes || (unanswered && fd == entry.fd)) take_over(entry, fd, status, true);
+    });
 }
 
 }  // namespace
@@ -99,179 +84,132 @@ InheritedImage inherited_image() noexcept {
     return image_before;
 }
 
-bool same_description(int fd, int other) noexcept {
-    const std::int32_t self = own_pid();
-    return compare(self, fd, self, other) == Shared::yes;
-}
-
-std::uint32_t description_of_copy(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
-    std::uint32_t description = 0;
-    for_each_tracked([&](int other, const Descriptor &descriptor) {
-        if (description != 0 || other == fd || descriptor.device != device || descriptor.inode != inode) return;
-        if (!same_description(fd, other)) return;
-        description = Identity::unpack(descriptor.ids.load(std::memory_order_relaxed)).description;
-    });
-    return description;
-}
-
-namespace {
-
-// What the taker of a lock, before it died, found this process to share under this very number.
-Identity identity_found_by_taker(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
-    const std::int32_t self = own_pid();
-    Identity shared;
-    for (const wire::InheritedLock &lock : process.spool.header().inherited) {
-        const std::uint32_t description = lock.description.load(std::memory_order_acquire);
-        if (description == 0 || lock.sharer != self || lock.fd != fd) continue;
-        if (lock.device == device && lock.inode == inode) shared = {lock.file, description};
-    }
-    return shared;
-}
-
-}  // namespace
-
-Identity shared_identity(int fd, std::uint64_t device, std::uint64_t inode) noexcept {
-    Identity shared;
-    for_each_lock_line(own_pid(), fd, [&](const LockLine &line) {
-        if (line.inode != inode) return;
-        // In a PID namespace of its own, the dead and those outside have no number.
-        if (line.family == wire::Family::flock && line.taker == 0) shared = identity_found_by_taker(fd, device, inode);
-        for (const wire::InheritedLock &lock : process.spool.header().inherited) {
-            if (is_published(lock, fd, device, inode, line)) shared = {lock.file, lock.description.load()};
-        }
-    });
-    return shared;
-}
-
-namespace {
-
-// Whether `pid` shares the description of `fd`, on which this process has just taken a lock.
-bool has_share(std::int32_t pid, int fd, const Descriptor &descriptor, wire::Family family) noexcept {
-    const Shared shared = compare(process.identity.pid, fd, pid, fd);
-    if (shared != Shared::unknown) return shared == Shared::yes;
-    bool named = false;
-    for_each_lock_line(pid, fd, [&](const LockLine &line) {
-        named =
-            named || (line.family == family && line.inode == descriptor.inode && line.taker == process.identity.pid);
-    });
-    return named;
-}
-
-}  // namespace
-
-void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept {
-    Descriptor *descriptor = find_descriptor(fd);
-    if (descriptor == nullptr) return;
-    std::int32_t sharer = 0;
-    const auto look_at = [&](std::int32_t pid) {
-        if (pid <= 1 || !has_share(pid, fd, *descriptor, family)) return false;
-        sharer = pid;
-        announce_sharing(pid);
-        introduce_sharer(me, pid, family, fd, identity.file, identity.description);
-        return true;
-    };
-    auto pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
-    constexpr int kMostAncestors = 12;
-    for (int level = 0, misses = 0; pid > 1 && level < kMostAncestors && misses < 2;
-         ++level, pid = read_stat(pid).parent) {
-        misses = look_at(pid) ? 0 : misses + 1;
-    }
-    ForkPage *page = process.page.load(std::memory_order_acquire);
-    for (std::atomic<std::int32_t> &child : page->children) {
-        const std::int32_t child_pid = child.load(std::memory_order_relaxed);
-        if (child_pid != 0) look_at(child_pid);
-    }
-    descriptor->provenance.store(sharer != 0 ? Descriptor::inherited : Descriptor::opened_here,
-                                 std::memory_order_relaxed);
-    publish(fd, identity, *descriptor, family, sharer);
-}
-
-bool adopt(int fd) noexcept {
-    if (find_descriptor(fd) != nullptr) return true;
-    struct stat status {};
-    if (!open_spool() || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return false;
-    const Identity identity = shared_identity(fd, status.st_dev, status.st_ino);
-    if (identity.packed() == 0) return false;
-    track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
-    return true;
-}
-
-std::uint32_t file_of_published(int fd) noexcept {
-    struct stat status {};
-    if (!open_spool() || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
-    for (const wire::InheritedLock &lock : process.spool.header().inherited) {
-        if (lock.description.load(std::memory_order_acquire) != 0 && lock.fd == fd && lock.device == status.st_dev &&
-            lock.inode == status.st_ino) {
-            return lock.file;
-        }
-    }
-    return 0;
-}
-
-bool adopt_all() noexcept {
-    const std::atomic<std::uint64_t> *mask = shared_mask.load(std::memory_order_acquire);
-    if (mask->load(std::memory_order_relaxed) != 0) {
-        for_each_open_descriptor([](int fd) {
-            if (shares_number_with_inherited(fd)) adopt(fd);
-        });
-    }
-    return tracked_mask.load(std::memory_order_relaxed) != 0;
-}
-
 void adopt_from_environment() noexcept {
     if (!settings.inherits || !open_spool()) return;
     const char *text = settings.inherited;
     image_before.pid = static_cast<std::int32_t>(take_number(text));
-    if (*text == '.') ++text;
-    image_before.image = static_cast<std::uint32_t>(take_number(text));
-    const bool another_process = image_before.pid != wire::raw_syscall(SYS_getpid);
-    Thread &me = thread;
+    image_before.image = static_cast<std::uint32_t>(take_field(text));
+    const bool by_actions = *text == 's';
+    if (by_actions) ++text;
+    const bool another_process = image_before.pid != own_pid();
     while (*text == ';') {
-        const int fd = static_cast<int>(take_number(++text));
-        if (*text == '.') ++text;
-        Identity identity;
-        identity.description = static_cast<std::uint32_t>(take_number(text));
-        if (*text == '.') ++text;
-        identity.file = static_cast<std::uint32_t>(take_number(text));
-        const bool posix = *text == 'p';
-        if (posix) ++text;
+        const Entry entry = take_entry(++text);
         struct stat status {};
-        if (identity.packed() == 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) continue;
-        track(fd, identity, status.st_dev, status.st_ino, Descriptor::inherited);
-        if (posix && !another_process) note_posix_lock(fd, identity.file);
-        // An exec'd image is found again by its pid; a spawned one has to say that it shares.
-        if (!another_process || !enter(me)) continue;
-        introduce_sharer(me, process.identity.pid, {}, fd, identity.file, identity.description);
+        if (entry.identity.packed() == 0) continue;
+        if (by_actions) {
+            take_over_by_comparing(entry);
+        } else if (wire::raw_syscall(SYS_fstat, entry.fd, &status) == 0) {
+            take_over(entry, entry.fd, status, another_process);
+        }
     }
 }
 
-bool append_inherited(Thread &me, Text &text) noexcept {
+namespace {
+
+// Writes entries until the room is used up.
+class List {
+  public:
+    List(char *room, std::size_t bytes) noexcept : text_(room, bytes) {}
+
+    void begin(std::int32_t pid, std::uint32_t image, Handover handover) noexcept {
+        text_ << static_cast<std::uint64_t>(pid) << "." << image;
+        if (handover == Handover::by_actions) text_ << "s";
+    }
+    void add(int fd, const Descriptor &descriptor, Handover handover) noexcept {
+        const Identity identity = Identity::unpack(descriptor.ids.load(std::memory_order_acquire));
+        const std::size_t before = text_.length();
+        if (!full_) {
+            text_ << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
+            if (handover == Handover::by_actions) text_ << "." << descriptor.device << "." << descriptor.inode;
+            if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) text_ << "p";
+            full_ = !text_.whole();
+        }
+        any_ = any_ || !full_;
+        if (full_) text_.cut_back(before);
+    }
+    bool any() const noexcept { return any_; }
+    bool full() const noexcept { return full_; }
+
+  private:
+    Text text_;
+    bool any_ = false;
+    bool full_ = false;
+};
+
+bool closes_on_exec(int fd) noexcept {
+    const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFD);
+    return flags < 0 || (flags & FD_CLOEXEC) != 0;
+}
+
+bool is_still(int fd, const Descriptor &descriptor) noexcept {
+    struct stat status {};
+    return wire::raw_syscall(SYS_fstat, fd, &status) == 0 && status.st_dev == descriptor.device &&
+           status.st_ino == descriptor.inode;
+}
+
+// A vfork child's descriptors against the table of its parent, which stands still meanwhile.
+void list_as_vforked(Thread &me, List &list) noexcept {
+    const std::int32_t self = own_pid();
+    for_each_tracked([&](int tracked, const Descriptor &descriptor) {
+        const auto consider = [&](int fd) {
+            if (closes_on_exec(fd)) return;
+            const SameDescription same = wire::compare_descriptors(self, fd, me.vfork_parent, tracked);
+            const bool trusted = same == SameDescription::unknown && fd == tracked && is_still(fd, descriptor);
+            if (same == SameDescription::yes || trusted) list.add(fd, descriptor, Handover::as_they_are);
+        };
+        if (!me.vfork_copied) return consider(tracked);
+        for_each_open_descriptor(consider);
+    });
+}
+
+}  // namespace
+
+bool append_inherited(Thread &me, Text &text, Handover handover) noexcept {
     if (tracked_mask.load(std::memory_order_relaxed) == 0) return false;
     // A vfork child speaks for its parent, whose table this is: the new image then says that it is another process.
     const bool vforked = in_vfork_child(me);
-    const auto pid = static_cast<std::uint64_t>(vforked ? me.vfork_parent : own_pid());
-    const std::uint32_t image = vforked || attached(me) ? process.identity.process : 0;
     char room[sizeof(Settings::inherited)];
-    Text list(room, sizeof(room));
-    list << pid << "." << image;
+    List list(room, sizeof(room));
+    list.begin(vforked ? me.vfork_parent : own_pid(), vforked || attached(me) ? process.identity.process : 0, handover);
+    if (vforked) {
+        list_as_vforked(me, list);
+        if (list.any()) me.vfork_child = own_pid();
+    } else {
+        for_each_tracked([&](int fd, const Descriptor &descriptor) {
+            if (handover == Handover::as_they_are && closes_on_exec(fd)) return;
+            if (is_still(fd, descriptor)) list.add(fd, descriptor, handover);
+        });
+    }
+    if (list.full() && !vforked) publish_all();
+    if (list.any()) text << room;
+    return list.any();
+}
+
+void note_spawned(Thread &me, std::int32_t child) noexcept {
+    if (child <= 0 || tracked_mask.load(std::memory_order_relaxed) == 0 || !enter(me)) return;
     bool any = false;
     for_each_tracked([&](int fd, const Descriptor &descriptor) {
-        const Identity identity = Identity::unpack(descriptor.ids.load(std::memory_order_acquire));
-        const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFD);
-        struct stat status {};
-        if (flags < 0 || (flags & FD_CLOEXEC) != 0 || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return;
-        if (status.st_dev != descriptor.device || status.st_ino != descriptor.inode || !list.whole()) return;
-        const std::size_t before = list.length();
-        list << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
-        if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) list << "p";
-        if (list.whole()) {
-            any = true;
-        } else {
-            list.cut_back(before);  // the supervisor finds the rest in /proc
-        }
+        const std::uint64_t now = process.spool.ticks();
+        const auto note = [&](int there) {
+            if (wire::compare_descriptors(process.identity.pid, fd, child, there) != SameDescription::yes) return false;
+            const Identity identity = Identity::unpack(descriptor.ids.load(std::memory_order_relaxed));
+            if (wire::Record *record = me.stream.claim(process.spool, me.who(process))) {
+                record->kind = wire::RecordKind::sharer;
+                record->fd = fd;
+                record->file = identity.file;
+                record->description = identity.description;
+                record->a = static_cast<std::uint64_t>(child);
+                record->b = static_cast<std::uint64_t>(there);
+                record->begin = now;
+                me.stream.publish(record, wire::State::complete);
+            }
+            return any = true;
+        };
+        if (note(fd)) return;
+        bool found = false;
+        for_each_open_descriptor(child, [&](int there) { found = found || (there != fd && note(there)); });
     });
-    if (any) text << room;
-    return any;
+    if (any) announce_sharing(child);
 }
 
 }  // namespace planloop::shim

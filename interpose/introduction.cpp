@@ -68,24 +68,25 @@ void introduce_self(Thread &me, std::uint32_t parent_image) noexcept {
     }
 }
 
-void introduce_sharer(Thread &me, std::int32_t pid, wire::Family family, int fd, std::uint32_t file,
-                      std::uint32_t description) noexcept {
+void introduce_sharer(Thread &me, ForeignDescriptor there, std::uint64_t seen, wire::Family family, int fd,
+                      Identity identity) noexcept {
     wire::ProcessBody body{};
-    body.pid = pid;
-    const ProcStat stat = read_stat(pid);
+    body.pid = there.pid;
+    const ProcStat stat = read_stat(there.pid);
     body.parent_pid = stat.parent;
     body.start_time = stat.start_time;
     struct stat owner {};
-    if (wire::raw_syscall(SYS_newfstatat, AT_FDCWD, ProcPath(pid, "stat").c_str(), &owner, 0) == 0)
+    if (wire::raw_syscall(SYS_newfstatat, AT_FDCWD, ProcPath(there.pid, "stat").c_str(), &owner, 0) == 0)
         body.uid = owner.st_uid;
     wire::Record *record = Portrait(body).claim(me, wire::RecordKind::sharer);
     if (record == nullptr) return;
     record->family = family;
     record->fd = fd;
-    record->file = file;
-    record->description = description;
-    record->a = static_cast<std::uint64_t>(pid);
-    record->b = static_cast<std::uint64_t>(fd);
+    record->file = identity.file;
+    record->description = identity.description;
+    record->a = static_cast<std::uint64_t>(there.pid);
+    record->b = static_cast<std::uint64_t>(there.fd);
+    record->begin = seen;
     me.stream.publish(record, wire::State::complete);
 }
 

@@ -5,6 +5,7 @@
 #define PLANLOOP_INTERPOSE_INTRODUCTION_H
 
 #include "interpose/attach.h"
+#include "interpose/descriptors.h"
 
 namespace planloop::shim {
 
@@ -12,9 +13,13 @@ namespace planloop::shim {
 // one.
 void introduce_self(Thread &me, std::uint32_t parent_image) noexcept;
 
-// Another process, which shares the description behind `fd` here under the same number there.
-void introduce_sharer(Thread &me, std::int32_t pid, wire::Family family, int fd, std::uint32_t file,
-                      std::uint32_t description) noexcept;
+// Another process was seen at `seen` (ticks) to have the description behind `fd` here as its descriptor `there`.
+struct ForeignDescriptor {
+    std::int32_t pid;
+    int fd;
+};
+void introduce_sharer(Thread &me, ForeignDescriptor there, std::uint64_t seen, wire::Family family, int fd,
+                      Identity identity) noexcept;
 
 }  // namespace planloop::shim
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "interpose/lock_calls.h"
+#include "interpose/shares.h"
 
 namespace planloop::shim {
 
@@ -22,15 +23,23 @@ void note_exit(wire::ExitCause cause, int status) noexcept;
 
 // Whether this process may hold or share a lock, so that its waiting for a child can keep others waiting.
 inline bool may_hold_locks() noexcept {
-    return tracked_mask.load(std::memory_order_relaxed) != 0 ||
-           shared_mask.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) != 0;
+    return tracked_mask.load(std::memory_order_relaxed) != 0 || shared_about();
+}
+
+// A child that has ended may have locked what this process shares with it.
+inline void adopt_from_child(Thread &me) noexcept {
+    if (shared_about() && !in_vfork_child(me)) adopt_all();
 }
 
 // A call that waits for a child: recorded as pending while it waits. `child` as waitpid(2) takes it.
 template <class Real>
 auto record_child_wait(std::int64_t child, Real real_call) {
     Thread &me = thread;
-    if (!may_hold_locks() || in_vfork_child(me) || !prepare_fork() || !enter(me)) return real_call();
+    if (!may_hold_locks() || in_vfork_child(me) || !prepare_fork() || !enter(me)) {
+        const auto unrecorded = real_call();
+        adopt_from_child(me);
+        return unrecorded;
+    }
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const std::uint64_t now = process.spool.ticks();
     close_abandoned(me, frame, now);
@@ -40,7 +49,7 @@ auto record_child_wait(std::int64_t child, Real real_call) {
     record->fd = -1;
     record->a = static_cast<std::uint64_t>(child);
     record->begin = now;
-    return run_pending(me, record, frame, [&] {
+    const auto waited = run_pending(me, record, frame, [&] {
         decltype(real_call()) result;
         pthread_cleanup_push(abandon_pending, nullptr);
         result = real_call();
@@ -48,6 +57,8 @@ auto record_child_wait(std::int64_t child, Real real_call) {
         pthread_cleanup_pop(0);
         return result;
     });
+    adopt_from_child(me);
+    return waited;
 }
 
 // Before and after an exec. begin() records which tracked descriptors will be closed by it and that it is about to

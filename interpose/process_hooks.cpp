@@ -10,12 +10,13 @@
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
 #include "interpose/settings.h"
+#include "interpose/shares.h"
 
 namespace planloop::shim {
 
 bool prepare_child() noexcept {
     const bool concerns_locks = prepare_fork();
-    if (settings.enabled && !in_vfork_child(thread)) note_open_descriptors();
+    if (settings.enabled && !in_vfork_child(thread)) note_descriptors_for_child();
     return concerns_locks;
 }
 
@@ -61,7 +62,7 @@ __attribute__((constructor)) void start() {
     resolve_eager();
     read_settings();
     if (!settings.enabled) return;
-    note_open_descriptors();
+    note_descriptors_at_start();
     on_exit(note_end, nullptr);
     on_exit(note_end, nullptr);
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
@@ -78,7 +79,10 @@ pid_t hook_fork() {
     if (settings.enabled && child > 0) note_child(child);
     if (concerns_locks && child > 0) {
         Thread &me = thread;
-        if (tracked_mask.load(std::memory_order_relaxed) != 0) announce_sharing(child);
+        if (tracked_mask.load(std::memory_order_relaxed) != 0) {
+            announce_sharing(child);
+            share_with_child(child);
+        }
         // Stamped before the fork: the child may have done much by now.
         if (enter(me)) {
             if (wire::Record *record = me.stream.claim(process.spool, me.who(process))) {
@@ -121,6 +125,7 @@ extern "C" __attribute__((used)) void *planloop_before_vfork() {
         prepare_child();
         thread.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
         thread.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
+        thread.vfork_copied = false;
     }
     return reinterpret_cast<void *>(real<Symbol::vfork>());
 }

@@ -13,7 +13,7 @@
 
 #include "interpose/attach.h"
 #include "interpose/descriptors.h"
-#include "interpose/inherited.h"
+#include "interpose/shares.h"
 
 namespace planloop::shim {
 
@@ -58,7 +58,7 @@ inline void note_acquired(Thread &me, const LockCall &call, Identity identity) n
         return;
     }
     const Descriptor *descriptor = find_descriptor(call.fd);
-    if (descriptor != nullptr && descriptor->provenance.load(std::memory_order_relaxed) == Descriptor::found_open) {
+    if (descriptor != nullptr && descriptor->provenance.load(std::memory_order_relaxed) == Descriptor::named) {
         look_for_sharers(me, call.fd, identity, call.family);
     }
 }
@@ -91,7 +91,7 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
     std::uint64_t now = process.spool.ticks();
     close_abandoned(me, frame, now);
     const bool trusted = me.trusted_fd == call.fd && now - me.trusted_until < process.trust_ticks;
-    const Identity identity = identify(me, call.fd, now);
+    const Identity identity = identify(me, call.fd, call.family, now);
     if (!trusted) now = process.spool.ticks();
     wire::Record *record = me.stream.claim(process.spool, me.who(process));
     if (__builtin_expect(record == nullptr, 0)) {
@@ -111,8 +111,9 @@ __attribute__((always_inline)) inline auto record_release(const LockCall &call, 
     Thread &me = thread;
     if (me.suppressed != 0 || !enter(me)) return real_call();
     const Descriptor *descriptor = find_descriptor(call.fd);
-    const Identity identity = descriptor != nullptr ? Identity::unpack(descriptor->ids.load(std::memory_order_relaxed))
-                                                    : identify_slowly(me, call.fd);
+    const Identity identity = descriptor != nullptr && !to_be_named(*descriptor, call.family)
+                                  ? Identity::unpack(descriptor->ids.load(std::memory_order_relaxed))
+                                  : identify_slowly(me, call.fd, call.family);
     wire::Record *record = me.stream.claim(process.spool, me.who(process));
     if (__builtin_expect(record == nullptr, 0)) return real_call();
     fill(*record, wire::RecordKind::release, call, identity, process.spool.ticks());

@@ -46,7 +46,7 @@ void seal() noexcept {
     settings.sealed = true;
     settings.enabled = false;
     static constexpr std::atomic<std::uint64_t> kNothingShared{0};
-    shared_mask.store(&kNothingShared, std::memory_order_release);
+    shares_about.store(&kNothingShared, std::memory_order_release);
     tracked_mask.store(0, std::memory_order_release);
     if (ForkPage *page = process.page.load(std::memory_order_acquire)) {
         page->image.store(kSealedImage, std::memory_order_release);

@@ -25,7 +25,7 @@ struct Settings {
     char spool_folder[kMostPath] = {};  // absolute
     char trace_id[80] = {};
     char own_preload[512] = {};  // this library, as LD_PRELOAD names it; empty: not known
-    char inherited[1024] = {};   // what stood behind the '!'
+    char inherited[1536] = {};   // what stood behind the '!'
 };
 
 extern Settings settings;

@@ -20,7 +20,7 @@ wire::StreamWriter *stream(wire::SpoolWriter **spool, wire::WriterIdentity *who)
 std::uint32_t posix_file(int fd) noexcept {
     Thread &me = thread;
     if (!enter(me)) return 0;
-    const Identity identity = identify_slowly(me, fd);
+    const Identity identity = identify_slowly(me, fd, wire::Family::posix);
     note_posix_lock(fd, identity.file);
     return identity.file;
 }

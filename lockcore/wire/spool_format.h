@@ -50,21 +50,18 @@ struct Calibration {
 };
 
 // Why an event was not recorded. Each counts what would have been one Record.
-enum class Drop : std::uint32_t { no_space, size_limit, no_mapping, reentered, too_long, sandboxed, count };
-
-// A lock taken through a descriptor that may be shared: what another process needs to recognise it among its own.
-struct InheritedLock {
-    std::atomic<std::uint32_t> description;  // 0: being written
-    std::uint32_t file;
-    std::uint64_t device;
-    std::uint64_t inode;
-    std::int32_t taker;     // pid that took it
-    std::int32_t fd;        // its number there; usually the same elsewhere
-    std::int32_t sharer;    // pid of another process that has it too, under the same number; 0: none is known
-    std::uint16_t family;   // Family
-    std::uint16_t by_scan;  // 1: the supervisor found it in /proc
+enum class Drop : std::uint32_t {
+    no_space,
+    size_limit,
+    no_mapping,
+    reentered,
+    too_long,
+    sandboxed,
+    untold_share,   // no room in the share table: who else shares a lock, and when it lets go, may be missing
+    no_descriptor,  // the process or the system had no descriptor left to open the spool with
+    count,
 };
-inline constexpr std::uint32_t kInheritedLocks = 64;
+
 inline constexpr std::uint32_t kSharingPids = 64;
 
 struct SpoolHeader {
@@ -89,11 +86,9 @@ struct SpoolHeader {
 
     alignas(64) std::atomic<std::uint64_t> dropped[static_cast<std::size_t>(Drop::count)];
 
-    // Bit fd % 64 set: some process took a lock through a descriptor of that number which it had inherited, so whoever
-    // closes one, forks or execs has to look whether it shares a lock that it never took itself. Never cleared.
-    alignas(64) std::atomic<std::uint64_t> inherited_fds;
-    std::atomic<std::uint32_t> next_inherited;  // counts publications; the newest kInheritedLocks are kept
-    InheritedLock inherited[kInheritedLocks];
+    // Not 0: a lock call was made on a description that several processes may share, and share_table.h tells which.
+    // Whoever then closes a descriptor, forks, execs or exits looks whether it shares what it never locked itself.
+    alignas(64) std::atomic<std::uint64_t> shares_about;
 
     // Processes that share a lock's description and may never record anything themselves: a supervisor watches for
     // their end. A ring of pids; `next_sharing` counts what was ever put in.
