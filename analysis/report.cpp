@@ -106,8 +106,9 @@ WaitingRequest describe_wait(const Model &model, const Request &request, std::in
     waiting.start = request.start;
     waiting.len = request.len;
     for (const Blame &blame : request.blame) {
-        std::string name = blame.pid == 0 ? std::string() : model.source.process(blame.image).name;
-        waiting.blocked_by.push_back({blame.pid, blame.tid, blame.ns, std::move(name), blame.entry, blame.until_ns});
+        const ProcessInfo &blocker = model.source.process(blame.pid == 0 ? 0 : blame.image);
+        waiting.blocked_by.push_back(
+            {blame.pid, blame.tid, blame.ns, blocker.name, blocker.trace_id, blame.entry, blame.until_ns});
     }
     return waiting;
 }

@@ -17,7 +17,7 @@ namespace planloop::analysis {
 struct Blocker {
     std::int32_t pid = 0, tid = 0;  // pid 0: nobody that was traced
     std::int64_t ns = 0;            // how much of the wait it stood in the way
-    std::string process;            // name
+    std::string process, trace_id;  // its name, and what it was at work on when it took that hold
     std::uint64_t entry = 0;        // lock call of its hold that stood in the way last; 0: not known
     std::int64_t until_utc_ns = 0;  // when that hold ceased to stand in the way; 0: it never did
 };
@@ -46,6 +46,7 @@ struct TimelineEntry {
     std::vector<Blocker> blocked_by;               // lock_acquired, lock_failed, and lock_requested while still waiting
     bool recorded_itself = false;         // by the program, which links lockcore, and not by the preloaded library
     const CallSite *call_site = nullptr;  // nullptr: not known or not asked for; lives as long as the source
+    bool blocking = false;                // the call may wait; not for lock_released
     bool owned = true;                    // lock_acquired: false when the owner is not known; no release will follow
     bool awaited = false;                 // lock_released: somebody waits for this lock or another of its file
 };

@@ -19,6 +19,7 @@ Timeline::Line Timeline::line_for(const Request &request, EventKind kind, std::i
     line.lock = request.lock;
     line.t_ns = t_ns;
     line.entry = request.entry;
+    line.blocking = request.blocking;
     line.start = request.start;
     line.len = request.len;
     line.site = request.site;
@@ -168,14 +169,15 @@ void Timeline::hand(const Line &line, const TimelineSink &sink) {
     entry_.tries = line.tries;
     entry_.call_site = call_sites_ && line.site != 0 ? &model_.source.call_site(line.site) : nullptr;
     entry_.recorded_itself = (line.flags & wire::kInstrumented) != 0;
+    entry_.blocking = line.blocking;
     entry_.owned = line.owned;
     entry_.awaited = line.awaited;
     entry_.blocked_by.resize(line.blame.size());
     for (std::size_t i = 0; i < line.blame.size(); ++i) {
         const Blame &blame = line.blame[i];
-        entry_.blocked_by[i] = {blame.pid,   blame.tid,
-                                blame.ns,    blame.pid == 0 ? std::string() : model_.source.process(blame.image).name,
-                                blame.entry, blame.until_ns};
+        const ProcessInfo &blocker = model_.source.process(blame.pid == 0 ? 0 : blame.image);
+        entry_.blocked_by[i] = {blame.pid,        blame.tid,   blame.ns,      blocker.name,
+                                blocker.trace_id, blame.entry, blame.until_ns};
     }
     sink(entry_);
 }

@@ -52,7 +52,7 @@ class Timeline : public Observer {
         std::int64_t t_ns = 0, wait_ns = 0, hold_ns = 0;
         std::uint64_t entry = 0, start = 0, len = 0, ticket = 0;
         std::uint8_t flags = 0;  // wire::Flags
-        bool owned = true, awaited = false;
+        bool blocking = false, owned = true, awaited = false;
         std::vector<Blame> blame;
     };
 

@@ -60,6 +60,7 @@ std::string help_of_all();
 
 Result<int> run_dev_run(const Arguments &arguments);
 Result<int> run_dev_locks(const Arguments &arguments);
+Result<int> run_dev_export(const Arguments &arguments);
 Result<int> run_dev_report(const Arguments &arguments);
 Result<int> run_dev_sessions(const Arguments &arguments);
 Result<int> run_dev_preload_path(const Arguments &arguments);

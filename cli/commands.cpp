@@ -38,6 +38,9 @@ constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour, kFa
 
 constexpr Option kOutput{"-o", "FILE", "write to FILE; default: standard output", ""};
 constexpr Option kForce{"--force", "", "write over a FILE that exists", ""};
+constexpr Option kFormat{"--format", "F", "the format to write, see --list", ""};
+constexpr Option kListFormats{"--list", "", "list the formats, and what opens each", ""};
+constexpr std::array kExportOptions{kSessionToShow, kFormat, kOutput, kForce, kListFormats};
 constexpr std::array kReportOptions{kSessionToShow, kOutput, kForce};
 
 constexpr std::array kCommands{
@@ -49,6 +52,10 @@ constexpr std::array kCommands{
             "record what make and its children lock, as session `build'", run_dev_run},
     Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false, "",
             "planloop dev locks --session build", "the timeline of session `build', then what it means", run_dev_locks},
+    Command{"dev export", "write a session in the format of another tool", kExportOptions, false,
+            "Memory does not grow with the session. A file appears when it is whole.\n",
+            "planloop dev export --session build --format perfetto -o build.pftrace",
+            "a file for https://ui.perfetto.dev", run_dev_export},
     Command{"dev report", "write a session as one HTML page: verdict, timeline, who waits for whom", kReportOptions,
             false, "The page needs no network and opens in any browser.\n",
             "planloop dev report --session build -o build.html", "then open build.html", run_dev_report},

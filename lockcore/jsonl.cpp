@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -94,6 +95,14 @@ bool ends_with_newline(int fd) {
 }
 
 }  // namespace
+
+void append_utf8(std::string &out, std::string_view text) {
+    while (!text.empty()) {
+        const std::size_t length = utf8_length(text);
+        out += length == 0 ? kReplacement : text.substr(0, length);
+        text.remove_prefix(std::max<std::size_t>(length, 1));
+    }
+}
 
 void append_json_string(std::string &out, std::string_view text) {
     out += '"';

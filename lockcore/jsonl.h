@@ -37,6 +37,7 @@ struct LockLine {
     std::string_view spool{};   // name of the spool file that it was exported from; empty: written as it happened
 };
 
+void append_utf8(std::string &out, std::string_view text);         // U+FFFD in place of what is broken
 void append_json_string(std::string &out, std::string_view text);  // with its quotes
 void append_milliseconds(std::string &out, std::int64_t ns);       // 2344.1: a number, to the microsecond
 void append_lock_line(std::string &out, const LockLine &line);     // with its newline

@@ -60,14 +60,16 @@ std::uint64_t random_word() {
     return word == 0 ? 1 : word;
 }
 
+std::string hashed(std::string_view text) {
+    return fmt::format("{:016x}{:016x}", fnv(text, 0xcbf29ce484222325U), fnv(text, 0x84222325cbf29ce4U));
+}
+
 // <14 digits of time><up to 16 hex digits, filled with zeros><how many they were, two digits>
 std::string pack(std::string_view trace_id) {
     const std::string_view time = trace_id.substr(3, kTimeDigits);
     const std::string_view hex = trace_id.substr(kHexStart);
     if (hex.size() == kW3cTraceDigits) return std::string(hex);
-    if (hex.size() > kPackedHexDigits) {
-        return fmt::format("{:016x}{:016x}", fnv(trace_id, 0xcbf29ce484222325U), fnv(trace_id, 0x84222325cbf29ce4U));
-    }
+    if (hex.size() > kPackedHexDigits) return hashed(trace_id);
     return fmt::format("{}{:0<16}{:02x}", time, hex, hex.size());
 }
 
@@ -132,6 +134,10 @@ TraceScope::~TraceScope() {
 std::vector<std::string> trace_environment() {
     const std::string id = current_trace_id();
     return {fmt::format("{}={}", kTraceIdVariable, id), fmt::format("{}={}", kTraceParentVariable, to_traceparent(id))};
+}
+
+std::string to_w3c_trace_id(std::string_view trace_id) {
+    return valid_trace_id(trace_id) ? pack(trace_id) : hashed(trace_id);
 }
 
 std::string to_traceparent(std::string_view trace_id) {

@@ -61,6 +61,8 @@ class TraceScope {
 // `NAME=value` for each variable that hands the thread's trace to a child process.
 std::vector<std::string> trace_environment();
 
+// The 32 hex digits that stand for a trace id in W3C formats. Text that is no trace id gets some too, always the same.
+std::string to_w3c_trace_id(std::string_view trace_id);
 // `00-<32 hex digits>-<16 hex digits>-01`; each call names a new span of the trace.
 std::string to_traceparent(std::string_view trace_id);
 // Nothing when it is no valid header value of version 00 or later.

@@ -1,0 +1,495 @@
+// Perfetto's native trace: TrackEvent protobuf. Field numbers are those of protos/perfetto/trace in
+// github.com/google/perfetto: trace.proto, trace_packet.proto, clock_snapshot.proto, interned_data/interned_data.proto
+// and track_event/{track_event,track_descriptor,process_descriptor,thread_descriptor,counter_descriptor,
+// debug_annotation}.proto.
+//
+// What is where: a track for each process and thread; on the thread's the waits, with their holder among the
+// arguments; below it a track for each lock that it held, with the holds. Slices of one track must nest, and holds do
+// not: where two would overlap (two ranges of a file, a wait that goes on between tries), the later to end gets another
+// track of the same name, and the viewer draws them in one place. A flow leads from the end of a hold to the hold that
+// it let through. Counters tell how many blocked calls wait for a lock; findings are instants on a track of their own.
+//
+// Times are UTC nanoseconds. A slice is written when it has ended, so packets are not in order of time; the trace
+// processor sorts them. The end of a hold that somebody waits for is kept back until it is known whom it let through.
+//
+// Memory: by threads, locks held by each, and what is open; and kMostKept holds.
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <deque>
+#include <functional>
+#include <map>
+#include <protozero/pbf_writer.hpp>
+#include <queue>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "analysis/call_site.h"
+#include "analysis/export/format.h"
+#include "analysis/export/row.h"
+#include "lockcore/jsonl.h"
+
+namespace planloop::analysis {
+namespace {
+
+using protozero::pbf_writer;
+
+// Holds that have ended and wait for whom they let through; then the oldest is written without. A waiter comes back
+// some microseconds after the release, so there would have to be as many other releases meanwhile.
+constexpr std::size_t kMostKept = 16'384;
+
+enum : std::uint32_t { kTracePacket = 1 };
+enum Packet : std::uint32_t {
+    kClockSnapshot = 6,
+    kTimestamp = 8,
+    kSequenceId = 10,
+    kTrackEvent = 11,
+    kInternedData = 12,
+    kSequenceFlags = 13,
+    kTrackDescriptor = 60,
+};
+enum : std::uint32_t { kStateCleared = 1, kNeedsState = 2 };  // SequenceFlags
+enum Snapshot : std::uint32_t { kClocks = 1 };
+enum Clock : std::uint32_t { kClockId = 1, kClockTimestamp = 2 };
+enum : std::uint32_t { kRealtime = 1, kBoottime = 6 };  // BuiltinClock
+enum Interned : std::uint32_t { kEventNames = 2, kAnnotationNames = 3, kStringValues = 29 };
+enum InternedEntry : std::uint32_t { kIid = 1, kText = 2 };
+enum EventField : std::uint32_t {
+    kAnnotations = 4,
+    kType = 9,
+    kNameIid = 10,
+    kTrackUuid = 11,
+    kCategories = 22,
+    kCounterValue = 30,
+    kFlowIds = 47,
+    kTerminatingFlowIds = 48,
+};
+enum : std::int32_t { kSliceBegin = 1, kSliceEnd = 2, kInstant = 3, kCounterType = 4 };  // TrackEvent.Type
+enum Annotation : std::uint32_t {
+    kAnnotationNameIid = 1,
+    kBoolValue = 2,
+    kIntValue = 4,
+    kStringValue = 6,
+    kStringValueIid = 17,
+};
+enum Descriptor : std::uint32_t {
+    kUuid = 1,
+    kTrackName = 2,
+    kProcess = 3,
+    kThread = 4,
+    kParentUuid = 5,
+    kCounter = 8,
+};
+enum ProcessField : std::uint32_t { kProcessPid = 1, kCommandLine = 2, kProcessName = 6 };
+enum ThreadField : std::uint32_t { kThreadPid = 1, kThreadTid = 2, kThreadName = 5 };
+enum CounterField : std::uint32_t { kCounterUnitName = 6 };
+
+std::string utf8(std::string_view text) {
+    std::string out;
+    append_utf8(out, text);
+    return out;
+}
+
+// Texts that come again and again get a number, which is introduced in the packet that uses it first.
+class InternedTexts {
+  public:
+    explicit InternedTexts(Interned field) : field_(field) {}
+
+    std::uint64_t of(std::string_view text, std::string &introduced) {
+        const auto [at, made] = numbers_.try_emplace(std::string(text), numbers_.size() + 1);
+        if (made) {
+            pbf_writer data(introduced);
+            pbf_writer entry(data, field_);
+            entry.add_uint64(kIid, at->second);
+            entry.add_string(kText, utf8(text));
+        }
+        return at->second;
+    }
+
+  private:
+    Interned field_;
+    std::unordered_map<std::string, std::uint64_t> numbers_;
+};
+
+// One packet after the other, on one sequence.
+class PacketWriter {
+  public:
+    explicit PacketWriter(const Write &write) : write_(write) {}
+
+    void start(std::int64_t utc_ns) {
+        packet([&](pbf_writer &packet) {
+            pbf_writer snapshot(packet, kClockSnapshot);
+            for (const std::uint32_t id : {kRealtime, kBoottime}) {
+                pbf_writer clock(snapshot, kClocks);
+                clock.add_uint32(kClockId, id);
+                clock.add_uint64(kClockTimestamp, static_cast<std::uint64_t>(utc_ns));
+            }
+        });
+    }
+
+    template <class Fill>
+    void describe(std::uint64_t uuid, std::uint64_t parent, std::string_view name, const Fill &fill) {
+        packet([&](pbf_writer &packet) {
+            pbf_writer track(packet, kTrackDescriptor);
+            track.add_uint64(kUuid, uuid);
+            if (!name.empty()) track.add_string(kTrackName, utf8(name));
+            if (parent != 0) track.add_uint64(kParentUuid, parent);
+            fill(track);
+        });
+    }
+
+    // `fill(event)` adds what belongs to the event beside type and track.
+    template <class Fill>
+    void event(std::int64_t utc_ns, std::uint64_t track, std::int32_t type, const Fill &fill) {
+        event_.clear();
+        introduced_.clear();
+        {
+            pbf_writer event(event_);
+            event.add_enum(kType, type);
+            event.add_uint64(kTrackUuid, track);
+            fill(event);
+        }
+        packet([&](pbf_writer &packet) {
+            packet.add_uint64(kTimestamp, static_cast<std::uint64_t>(utc_ns));
+            if (!introduced_.empty()) packet.add_message(kInternedData, introduced_);
+            packet.add_message(kTrackEvent, event_);
+        });
+    }
+
+    // For use inside `fill`.
+    void name(pbf_writer &event, std::string_view category, std::string_view name) {
+        event.add_string(kCategories, category.data(), category.size());
+        event.add_uint64(kNameIid, names_.of(name, introduced_));
+    }
+    void text(pbf_writer &event, std::string_view key, std::string_view value, bool often = false) {
+        if (value.empty()) return;
+        pbf_writer annotation(event, kAnnotations);
+        annotation.add_uint64(kAnnotationNameIid, keys_.of(key, introduced_));
+        if (often)
+            annotation.add_uint64(kStringValueIid, values_.of(value, introduced_));
+        else
+            annotation.add_string(kStringValue, utf8(value));
+    }
+    void number(pbf_writer &event, std::string_view key, std::int64_t value) {
+        pbf_writer annotation(event, kAnnotations);
+        annotation.add_uint64(kAnnotationNameIid, keys_.of(key, introduced_));
+        annotation.add_int64(kIntValue, value);
+    }
+    void flag(pbf_writer &event, std::string_view key, bool value) {
+        pbf_writer annotation(event, kAnnotations);
+        annotation.add_uint64(kAnnotationNameIid, keys_.of(key, introduced_));
+        annotation.add_bool(kBoolValue, value);
+    }
+
+  private:
+    template <class Fill>
+    void packet(const Fill &fill) {
+        out_.clear();
+        {
+            pbf_writer trace(out_);
+            pbf_writer packet(trace, kTracePacket);
+            packet.add_uint32(kSequenceId, 1);
+            packet.add_uint32(kSequenceFlags, first_ ? kStateCleared : kNeedsState);
+            fill(packet);
+        }
+        first_ = false;
+        write_(out_);
+    }
+
+    const Write &write_;
+    std::string out_, event_, introduced_;
+    InternedTexts names_{kEventNames}, keys_{kAnnotationNames}, values_{kStringValues};
+    bool first_ = true;
+};
+
+// Tracks that take turns at slices which may overlap.
+class Lanes {
+  public:
+    // Of slices in the order of their ends. The lane whose last slice ended before this one begins; a new one, if none.
+    std::size_t place(std::int64_t from_ns, std::int64_t to_ns) {
+        std::size_t lane = 0;
+        while (lane < ends_.size() && ends_[lane] >= from_ns) ++lane;
+        if (lane == ends_.size()) ends_.push_back(0);
+        ends_[lane] = to_ns;
+        return lane;
+    }
+
+  private:
+    std::vector<std::int64_t> ends_;
+};
+
+class Perfetto : public Exporter {
+  public:
+    explicit Perfetto(const Write &write) : packets_(write) {}
+
+    void entry(const TimelineEntry &entry) override {
+        if (!started_) start(entry.utc_ns - entry.t_ns);
+        settle_counters(entry.utc_ns);
+        switch (entry.kind) {
+            case EventKind::lock_requested:
+                if (entry.blocking && !entry.blocked_by.empty()) {
+                    waiting_.emplace(entry.entry, counter_of(entry));
+                    count(waiting_.at(entry.entry), entry.utc_ns, 1);
+                }
+                return;
+            case EventKind::lock_acquired:
+                stop_waiting(entry.entry, entry.utc_ns);
+                wait(entry, "acquired");
+                let_through(entry);
+                return;
+            case EventKind::lock_failed:
+                stop_waiting(entry.entry, entry.utc_ns);
+                return;
+            default:
+                return;
+        }
+    }
+
+    void acquisition(const Acquisition &taken) override {
+        if (taken.end == Acquisition::End::unknown) return;
+        if (taken.awaited) {
+            keep(taken);
+        } else {
+            write_hold(taken, {});
+        }
+    }
+
+    void vain_wait(const TimelineEntry &entry) override {
+        if (!started_) start(entry.utc_ns - entry.t_ns);
+        wait(entry, vain_outcome(entry));
+        // It may be told before the timeline has come to its beginning.
+        if (entry.error == ECANCELED) gone_.push({entry.utc_ns, entry.entry});
+    }
+
+    void finish(const Report &report) override {
+        if (!started_) start(report.from_utc_ns);
+        settle_counters(report.to_utc_ns);
+        for (const Kept &one : kept_) write_hold(one.hold, one.flows);
+        if (report.findings.empty()) return;
+        const std::uint64_t track = ++tracks_;
+        packets_.describe(track, 0, "findings", [](pbf_writer &) {});
+        for (const Finding &finding : report.findings) tell(finding, report.from_utc_ns, track);
+    }
+
+  private:
+    struct Thread {
+        std::uint64_t track = 0;
+        Lanes waits;
+        std::vector<std::uint64_t> wait_tracks;
+    };
+    struct HeldTracks {
+        Lanes lanes;
+        std::vector<std::uint64_t> tracks;
+    };
+    struct Counter {
+        std::uint64_t track = 0;
+        std::int64_t value = 0;
+    };
+    struct Kept {
+        Acquisition hold;
+        std::vector<std::uint64_t> flows;
+    };
+
+    void start(std::int64_t utc_ns) {
+        packets_.start(utc_ns);
+        started_ = true;
+    }
+
+    void process(const TimelineEntry &call) {
+        const auto [at, made] = processes_.try_emplace(call.pid);
+        auto &[track, command_line] = at->second;
+        if (!made && command_line == call.command_line) return;
+        if (made) track = ++tracks_;
+        command_line = call.command_line;  // of the program that it runs now
+        packets_.describe(track, 0, {}, [&](pbf_writer &descriptor) {
+            pbf_writer fields(descriptor, kProcess);
+            fields.add_int32(kProcessPid, call.pid);
+            fields.add_string(kCommandLine, utf8(call.command_line));
+            fields.add_string(kProcessName, utf8(call.process));
+        });
+    }
+
+    Thread &thread(const TimelineEntry &call) {
+        process(call);
+        Thread &thread = threads_[{call.pid, call.tid}];
+        if (thread.track == 0) {
+            thread.track = ++tracks_;
+            thread.wait_tracks.push_back(thread.track);
+            packets_.describe(thread.track, 0, {}, [&](pbf_writer &descriptor) {
+                pbf_writer fields(descriptor, kThread);
+                fields.add_int32(kThreadPid, call.pid);
+                fields.add_int32(kThreadTid, call.tid);
+                fields.add_string(kThreadName, utf8(call.process));
+            });
+        }
+        return thread;
+    }
+
+    static std::string lock_name(const TimelineEntry &call) {
+        if (call.path.empty()) return call.lock;
+        return fmt::format("{} ({})", call.path, family_name(call.family));
+    }
+
+    std::uint64_t hold_track(const TimelineEntry &call, std::int64_t from_ns, std::int64_t to_ns) {
+        const std::uint64_t parent = thread(call).track;
+        HeldTracks &held = held_[{call.pid, call.tid, call.lock}];
+        const std::size_t lane = held.lanes.place(from_ns, to_ns);
+        if (lane == held.tracks.size()) {
+            held.tracks.push_back(++tracks_);
+            packets_.describe(held.tracks.back(), parent, lock_name(call), [](pbf_writer &) {});
+        }
+        return held.tracks[lane];
+    }
+
+    void wait(const TimelineEntry &call, std::string_view outcome) {
+        const std::int64_t from_ns = call.utc_ns - call.wait_ns;
+        Thread &on = thread(call);
+        const std::size_t lane = on.waits.place(from_ns, call.utc_ns);
+        if (lane == on.wait_tracks.size()) {
+            on.wait_tracks.push_back(++tracks_);
+            packets_.describe(on.wait_tracks.back(), on.track, "waits", [](pbf_writer &) {});
+        }
+        const std::uint64_t track = on.wait_tracks[lane];
+        packets_.event(from_ns, track, kSliceBegin, [&](pbf_writer &event) {
+            packets_.name(event, "wait", "wait for " + lock_name(call));
+            packets_.text(event, "holder", blocker_words(call.blocked_by));
+            if (!call.blocked_by.empty()) {
+                packets_.number(event, "holder_pid", call.blocked_by.front().pid);
+                packets_.number(event, "holder_tid", call.blocked_by.front().tid);
+            }
+            packets_.text(event, "outcome", outcome, true);
+            packets_.number(event, "wait_ns", call.wait_ns);
+            if (call.tries > 1) packets_.number(event, "tries", call.tries);
+            annotate(event, call);
+        });
+        packets_.event(call.utc_ns, track, kSliceEnd, [](pbf_writer &) {});
+    }
+
+    void annotate(pbf_writer &event, const TimelineEntry &call) {
+        packets_.text(event, "lock", call.lock, true);
+        packets_.text(event, "path", call.path, true);
+        packets_.text(event, "mode", mode_name(call.mode), true);
+        if (call.start != 0 || call.len != 0) {
+            packets_.number(event, "range_start", static_cast<std::int64_t>(call.start));
+            packets_.number(event, "range_len", static_cast<std::int64_t>(call.len));
+        }
+        packets_.text(event, "trace_id", call.trace_id, true);
+        packets_.text(event, "operation", call.operation, true);
+        packets_.text(event, "command_line", call.command_line, true);
+        packets_.text(event, "lock_entry_id", call.lock_entry_id);
+        if (call.call_site != nullptr && call.call_site->known())
+            packets_.text(event, "call_site", call_site_words(*call.call_site), true);
+    }
+
+    void write_hold(const Acquisition &taken, const std::vector<std::uint64_t> &flows) {
+        const TimelineEntry &call = taken.call;
+        const std::uint64_t track = hold_track(call, call.utc_ns, taken.ended_utc_ns());
+        packets_.event(call.utc_ns, track, kSliceBegin, [&](pbf_writer &event) {
+            packets_.name(event, "hold", "hold " + lock_name(call));
+            if (let_through_.erase(call.entry) != 0) event.add_fixed64(kTerminatingFlowIds, call.entry);
+            packets_.number(event, "hold_ns", taken.hold_ns);
+            packets_.text(event, "ended", end_words(taken), true);
+            if (taken.certainty == EndCertainty::approximate) packets_.flag(event, "ended_exactly", false);
+            annotate(event, call);
+        });
+        packets_.event(taken.ended_utc_ns(), track, kSliceEnd, [&](pbf_writer &event) {
+            for (const std::uint64_t flow : flows) event.add_fixed64(kFlowIds, flow);
+        });
+    }
+
+    void keep(const Acquisition &taken) {
+        if (kept_.size() == kMostKept) {
+            kept_by_entry_.erase(kept_.front().hold.call.entry);
+            write_hold(kept_.front().hold, kept_.front().flows);
+            kept_.pop_front();
+        }
+        kept_.push_back({taken, {}});
+        kept_by_entry_[taken.call.entry] = &kept_.back();
+    }
+
+    // The last of those who stood in the way, when it had let go, let this one through.
+    void let_through(const TimelineEntry &acquired) {
+        if (!acquired.owned) return;
+        const Blocker *last = nullptr;
+        for (const Blocker &blocker : acquired.blocked_by)
+            if (blocker.entry != 0 && blocker.until_utc_ns != 0 &&
+                (last == nullptr || blocker.until_utc_ns > last->until_utc_ns))
+                last = &blocker;
+        if (last == nullptr) return;
+        const auto at = kept_by_entry_.find(last->entry);
+        if (at == kept_by_entry_.end()) return;
+        at->second->flows.push_back(acquired.entry);
+        let_through_.insert(acquired.entry);
+    }
+
+    std::uint64_t counter_of(const TimelineEntry &call) {
+        Counter &counter = counters_[call.lock];
+        if (counter.track == 0) {
+            counter.track = ++tracks_;
+            packets_.describe(counter.track, 0, "waiters of " + lock_name(call), [](pbf_writer &descriptor) {
+                pbf_writer fields(descriptor, kCounter);
+                fields.add_string(kCounterUnitName, "calls");
+            });
+            by_track_.emplace(counter.track, &counter);
+        }
+        return counter.track;
+    }
+    void count(std::uint64_t track, std::int64_t utc_ns, std::int64_t change) {
+        Counter &counter = *by_track_.at(track);
+        counter.value += change;
+        packets_.event(utc_ns, track, kCounterType,
+                       [&](pbf_writer &event) { event.add_int64(kCounterValue, counter.value); });
+    }
+    void stop_waiting(std::uint64_t entry, std::int64_t utc_ns) {
+        const auto at = waiting_.find(entry);
+        if (at == waiting_.end()) return;
+        count(at->second, utc_ns, -1);
+        waiting_.erase(at);
+    }
+    void settle_counters(std::int64_t until_utc_ns) {
+        while (!gone_.empty() && gone_.top().first <= until_utc_ns) {
+            stop_waiting(gone_.top().second, gone_.top().first);
+            gone_.pop();
+        }
+    }
+
+    void tell(const Finding &finding, std::int64_t from_utc_ns, std::uint64_t track) {
+        packets_.event(from_utc_ns + finding.from_ns, track, kInstant, [&](pbf_writer &event) {
+            packets_.name(event, "finding", finding.kind);
+            packets_.text(event, "severity", severity_name(finding.severity), true);
+            packets_.text(event, "certainty", certainty_name(finding.certainty), true);
+            packets_.text(event, "summary", finding.summary);
+            std::string participants;
+            for (const Participant &one : finding.participants)
+                participants += fmt::format("{}{} {}", participants.empty() ? "" : ", ", one.process, one.pid);
+            packets_.text(event, "participants", participants);
+        });
+    }
+
+    PacketWriter packets_;
+    bool started_ = false;
+    std::uint64_t tracks_ = 0;  // numbers given
+    std::map<std::int32_t, std::pair<std::uint64_t, std::string>> processes_;
+    std::map<std::pair<std::int32_t, std::int32_t>, Thread> threads_;
+    std::map<std::tuple<std::int32_t, std::int32_t, std::string>, HeldTracks> held_;
+    std::map<std::string, Counter> counters_;
+    std::unordered_map<std::uint64_t, Counter *> by_track_;
+    std::unordered_map<std::uint64_t, std::uint64_t> waiting_;  // blocked calls and their counters' tracks
+    using Gone = std::pair<std::int64_t, std::uint64_t>;
+    std::priority_queue<Gone, std::vector<Gone>, std::greater<>> gone_;  // when a call's process ended
+    std::deque<Kept> kept_;
+    std::unordered_map<std::uint64_t, Kept *> kept_by_entry_;
+    std::unordered_set<std::uint64_t> let_through_;  // acquisitions, not yet written, that a flow leads to
+};
+
+}  // namespace
+
+std::unique_ptr<Exporter> make_perfetto(const Write &write) {
+    return std::make_unique<Perfetto>(write);
+}
+
+}  // namespace planloop::analysis
