@@ -65,6 +65,19 @@ TEST_F(SessionLockTest, ServesProcessesInTheOrderInWhichTheyCame) {
     }
 }
 
+TEST_F(SessionLockTest, ExclusionHoldsWhereTheOrderIsLost) {
+    auto holder = queuer();
+    ASSERT_EQ(holder->hear(), 'h');
+    for (const std::string &name : names_in(".lock_wait")) {
+        if (name != "guard") ::unlink(in_session(".lock_wait/" + name).c_str());
+    }
+    SessionLock lock(session_);
+    EXPECT_FALSE(lock.try_lock_for(60ms));
+    EXPECT_EQ(read_lock_queue(session_).holder->pid(), holder->pid());
+    holder->tell('l');
+    EXPECT_TRUE(lock.try_lock_for(10s));
+}
+
 TEST_F(SessionLockTest, AKilledHolderOrWaiterIsPassedOver) {
     auto holder = queuer();
     ASSERT_EQ(holder->hear(), 'h');
