@@ -38,6 +38,11 @@ Error unknown_option(const Command &command, std::string_view word) {
     return usage_error(command, fmt::format("unknown option {}", word));
 }
 
+std::size_t operand_count(const Command &command) {
+    if (command.operands.empty()) return 0;
+    return static_cast<std::size_t>(std::count(command.operands.begin(), command.operands.end(), ' ')) + 1;
+}
+
 // Where the program's words begin when `--` does not say so: behind the options and their values.
 std::size_t first_program_word(const Command &command, const std::vector<std::string> &words) {
     for (std::size_t i = 0; i < words.size(); ++i) {
@@ -103,10 +108,14 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
     }
     arguments.asks_for_help = help->count() != 0;
     if (arguments.asks_for_help) return arguments;
+    const std::size_t wanted = operand_count(command);
     for (const std::string &word : app.remaining()) {
         if (word.size() > 1 && word[0] == '-') return unknown_option(command, word);
-        return usage_error(command, fmt::format("unexpected argument {}", word));
+        if (arguments.operands.size() == wanted)
+            return usage_error(command, fmt::format("unexpected argument {}", word));
+        arguments.operands.push_back(word);
     }
+    if (arguments.operands.size() < wanted) return usage_error(command, fmt::format("needs {}", command.operands));
     for (const auto &[option, parsed] : given) {
         if (parsed->count() != 0) arguments.values.emplace(option->name, "");
     }

@@ -31,6 +31,7 @@ struct Option {
 struct Arguments {
     std::map<std::string, std::string, std::less<>> values;  // a flag that was given has the value ""
     std::vector<std::string> program;                        // the program to run and its arguments
+    std::vector<std::string> operands;                       // words that are no options, as many as the command wants
     bool asks_for_help = false;                              // then the rest is not read
 
     bool has(std::string_view option) const { return values.find(option) != values.end(); }
@@ -49,9 +50,13 @@ struct Command {
     std::string_view example;  // a command line
     std::string_view example_says;
     Result<int> (*run)(const Arguments &);
+    std::string_view operands{};  // what it wants besides options, for help: "ID", "ID ID"; one word each
 };
 
+// All of them, in the order of the help. Rows stand in commands.cpp, those of recorded operations in
+// record_commands.cpp. A name that begins another command's stands behind it.
 std::span<const Command> commands();
+std::span<const Command> record_commands();
 
 // How it is called, for help and for messages: "planloop dev run [--session S] -- CMD [ARGUMENT…]".
 std::string usage_of(const Command &command);

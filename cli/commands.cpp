@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "cli/command.h"
 
@@ -113,11 +114,25 @@ std::string option_text(const Option &option) {
 }  // namespace
 
 std::span<const Command> commands() {
-    return kCommands;
+    static const std::vector<Command> all = [] {
+        std::vector<Command> joined;
+        bool in_dev = true;
+        for (const Command &command : kCommands) {
+            // Those of recorded operations come behind the other `dev` commands.
+            if (in_dev && command.name.substr(0, 4) != "dev ") {
+                in_dev = false;
+                joined.insert(joined.end(), record_commands().begin(), record_commands().end());
+            }
+            joined.push_back(command);
+        }
+        return joined;
+    }();
+    return all;
 }
 
 std::string usage_of(const Command &command) {
     std::string out = fmt::format("planloop {}", command.name);
+    if (!command.operands.empty()) out += fmt::format(" {}", command.operands);
     for (const Option &option : command.options) out += fmt::format(" [{}]", option_text(option));
     if (command.takes_program) out += " -- CMD [ARGUMENT...]";
     return out;
@@ -138,7 +153,7 @@ std::string help_of_all() {
         "usage: planloop COMMAND [OPTION...]\n\n"
         "Shows which process waits for which at file locks, in any Linux program, and names the circular waits.\n\n"
         "commands:\n";
-    for (const Command &command : kCommands) {
+    for (const Command &command : commands()) {
         out += fmt::format("  {:<18} {}\n  {:<18} example: {}\n", command.name, command.summary, "", command.example);
     }
     out +=

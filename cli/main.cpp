@@ -32,19 +32,31 @@ std::size_t words_of_name(std::string_view name, const std::vector<std::string> 
     return used;
 }
 
-Error unknown_command(const std::vector<std::string> &words) {
+// Up to so many of the words in front of the first option.
+std::string first_words(const std::vector<std::string> &words, std::size_t most) {
     std::string typed;
-    for (const std::string &word : words) {
-        if (!word.empty() && word[0] == '-') break;
-        typed += typed.empty() ? word : ' ' + word;
-        if (typed.find(' ') != std::string::npos) break;  // no name has more than two words
+    for (std::size_t i = 0; i < std::min(words.size(), most); ++i) {
+        if (!words[i].empty() && words[i][0] == '-') break;
+        typed += typed.empty() ? words[i] : ' ' + words[i];
     }
+    return typed;
+}
+
+Error unknown_command(const std::vector<std::string> &words) {
+    constexpr std::size_t kLongestName = 3;
+    const std::string typed = first_words(words, 2);
     if (typed.empty()) return Error{fmt::format("unknown option {}; see planloop --help", words[0])};
-    if (typed == "dev") return Error{"dev what? see planloop --help"};
     std::vector<std::string_view> names;
-    for (const Command &command : commands()) names.push_back(command.name);
-    std::string_view near = nearest_name(typed, names);
-    if (near.empty()) near = nearest_name("dev " + words[0], names);
+    for (const Command &command : commands()) {
+        names.push_back(command.name);
+        if (first_words(words, kLongestName) == typed && command.name.substr(0, typed.size() + 1) == typed + ' ') {
+            return Error{fmt::format("{} what? see planloop --help", typed)};
+        }
+    }
+    std::string_view near;
+    for (const std::string &as_typed : {first_words(words, kLongestName), typed, "dev " + words[0]}) {
+        if (near.empty()) near = nearest_name(as_typed, names);
+    }
     if (near.empty()) return Error{fmt::format("unknown command {}; see planloop --help", typed)};
     return Error{fmt::format("unknown command {}; did you mean planloop {}?", typed, near)};
 }

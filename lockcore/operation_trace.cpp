@@ -100,6 +100,10 @@ void set_trace(std::string_view trace_id, std::string_view operation) {
 
 }  // namespace
 
+recording::TraceTexts recording::trace_texts() noexcept {
+    return {thread_trace.trace_id, thread_trace.operation};
+}
+
 std::string process_trace_id() {
     static const std::string &made = *new std::string(inherited().empty() ? make_trace_id() : inherited());
     return made;

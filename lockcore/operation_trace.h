@@ -71,6 +71,12 @@ std::optional<std::string> from_traceparent(std::string_view value);
 namespace recording {
 // Changes whenever the thread's trace does, so that the recorder needs no comparison of texts. Never 0.
 extern constinit thread_local std::uint32_t trace_serial;
+
+// The thread's operation without a copy, for signal handlers; empty as in current_trace().
+struct TraceTexts {
+    const char *trace_id, *operation;
+};
+TraceTexts trace_texts() noexcept;
 }  // namespace recording
 
 }  // namespace planloop

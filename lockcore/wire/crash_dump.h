@@ -65,10 +65,25 @@ static_assert(sizeof(CrashLock) == 256);
 
 // Made before anything goes wrong.
 struct CrashPlan {
-    char unfinished[4096];  // path of the file while it is written
-    char finished[4096];
+    char folder[3800];   // `errors/.crash`, which exists
     CrashHeader header;  // trace_id, operation, process
 };
+
+inline std::size_t append_crash_text(char *to, std::size_t at, std::size_t room, const char *text) noexcept {
+    while (*text != '\0' && at + 1 < room) to[at++] = *text++;
+    to[at] = '\0';
+    return at;
+}
+inline std::size_t append_crash_number(char *to, std::size_t at, std::size_t room, std::uint32_t number) noexcept {
+    char digits[12];
+    std::size_t first = sizeof(digits) - 1;
+    digits[first] = '\0';
+    do {
+        digits[--first] = static_cast<char>('0' + number % 10);
+        number /= 10;
+    } while (number != 0);
+    return append_crash_text(to, at, room, digits + first);
+}
 
 inline void copy_registers(const ucontext_t &context, CrashRegisters &to) noexcept {
 #if defined(__x86_64__)
@@ -129,6 +144,24 @@ inline void write_maps(int fd) noexcept {
     raw_syscall(SYS_close, maps);
 }
 
+// What is to be done when a signal's handler has written its dump: the process then dies as it would have. A fault
+// comes again when the handler returns, with the same core; what was sent is sent again, with the same siginfo.
+inline void die_as_before(int signal, siginfo_t *info) noexcept {
+    struct KernelAction {  // of rt_sigaction(2)
+        void *handler;
+        unsigned long flags;
+        void *restorer;
+        std::uint64_t mask;
+    } by_default{};
+    raw_syscall(SYS_rt_sigaction, signal, &by_default, nullptr, sizeof(by_default.mask));
+    if (info != nullptr && info->si_code > 0) return;
+    const long pid = raw_syscall(SYS_getpid);
+    const long tid = raw_syscall(SYS_gettid);
+    if (info == nullptr || raw_syscall(SYS_rt_tgsigqueueinfo, pid, tid, signal, info) != 0) {
+        raw_syscall(SYS_tgkill, pid, tid, signal);
+    }
+}
+
 // The whole dump. `locks` may be nullptr when there are none. Nothing half-written stays where the disk is full.
 inline void write_crash_dump(CrashPlan &plan, int signal, const siginfo_t *info, const void *context,
                              const CrashLock *locks, std::uint32_t lock_count) noexcept {
@@ -147,8 +180,17 @@ inline void write_crash_dump(CrashPlan &plan, int signal, const siginfo_t *info,
     if (context != nullptr) copy_registers(*static_cast<const ucontext_t *>(context), header.registers);
     header.locks = lock_count;
 
-    const int fd = static_cast<int>(raw_syscall(SYS_openat, AT_FDCWD, plan.unfinished,
-                                                O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    char finished[4096];
+    char unfinished[4096];
+    for (char *path : {unfinished, finished}) {
+        std::size_t at = append_crash_text(path, 0, sizeof(finished), plan.folder);
+        at = append_crash_text(path, at, sizeof(finished), path == unfinished ? "/." : "/");
+        at = append_crash_text(path, at, sizeof(finished), header.trace_id);
+        at = append_crash_text(path, at, sizeof(finished), ".");
+        append_crash_number(path, at, sizeof(finished), static_cast<std::uint32_t>(header.pid));
+    }
+    const int fd = static_cast<int>(
+        raw_syscall(SYS_openat, AT_FDCWD, unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (fd < 0) return;
     bool whole = write_all(fd, &header, sizeof(header));
     whole = whole && (lock_count == 0 || write_all(fd, locks, lock_count * sizeof(CrashLock)));
@@ -160,9 +202,9 @@ inline void write_crash_dump(CrashPlan &plan, int signal, const siginfo_t *info,
     }
     raw_syscall(SYS_close, fd);
     if (whole) {
-        raw_syscall(SYS_renameat2, AT_FDCWD, plan.unfinished, AT_FDCWD, plan.finished, 0);
+        raw_syscall(SYS_renameat2, AT_FDCWD, unfinished, AT_FDCWD, finished, 0);
     } else {
-        raw_syscall(SYS_unlinkat, AT_FDCWD, plan.unfinished, 0);
+        raw_syscall(SYS_unlinkat, AT_FDCWD, unfinished, 0);
     }
 }
 
