@@ -81,7 +81,11 @@ struct FileInfo {
 struct SourceNotes {
     std::uint64_t dropped = 0;          // events that writers counted but could not record
     std::uint64_t torn = 0;             // slots that were claimed but never committed
+    bool overwritten = false;           // a flight recorder's past: newer events took its place, as was asked for
     std::vector<std::string> messages;  // one line each: a spool that is empty, foreign, truncated, newer …
+
+    // Holds and waits may be missing: what follows from their absence is only possible.
+    bool incomplete() const { return dropped > 0 || torn > 0 || overwritten; }
 };
 
 class EventSource {

@@ -68,6 +68,7 @@ Result<int> run_dev_locks(const Arguments &arguments);
 Result<int> run_dev_export(const Arguments &arguments);
 Result<int> run_dev_report(const Arguments &arguments);
 Result<int> run_dev_sessions(const Arguments &arguments);
+Result<int> run_dev_prune(const Arguments &arguments);
 Result<int> run_dev_preload_path(const Arguments &arguments);
 Result<int> run_update(const Arguments &arguments);
 Result<int> run_status(const Arguments &arguments);

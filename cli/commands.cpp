@@ -19,6 +19,8 @@ constexpr Option kFailOn{"--fail-on", "KINDS",
                          "exit with status 1 when there is such a finding; kinds, comma-separated", ""};
 constexpr Option kLongWait{"--long-wait", "SECONDS", "a wait from this on is a finding long_wait; default 10", ""};
 constexpr Option kLongHold{"--long-hold", "SECONDS", "a hold from this on is a finding long_hold; default 10", ""};
+constexpr Option kMaxSize{"--max-size", "SIZE", "stop recording at this size, as 500M; default 1G", ""};
+constexpr Option kRing{"--ring", "SIZE", "flight recorder: keep the newest SIZE, as 64M; at least 256K", ""};
 constexpr Option kSummary{"--summary", "", "leave the timeline out", ""};
 
 constexpr Option kPlanSession{"--session", "S", "its id or a prefix that only it has; default: the current one", ""};
@@ -30,11 +32,18 @@ constexpr Option kId{"--id", "ID", "exactly this id", ""};
 constexpr Option kTitle{"--title", "T", "a line that says what it is about", ""};
 constexpr Option kPurpose{"--purpose", "P", "what is to be reached", ""};
 
+constexpr Option kOlderThan{"--older-than", "TIME", "delete what was last recorded longer ago, as 30d, 12h or 90m", ""};
+constexpr Option kTotalSize{"--max-size", "SIZE", "then delete the oldest until all together are that small, as 2G",
+                            ""};
+constexpr Option kCompress{"--compress", "", "compress what stays; it is read as before", ""};
+constexpr Option kPruneDryRun{"--dry-run", "", "say what would be done, do nothing", ""};
+constexpr std::array kPruneOptions{kOlderThan, kTotalSize, kCompress, kPruneDryRun};
+
 constexpr std::array kUpdateOptions{kPlanSession, kPayload, kDryRun};
 constexpr std::array kStatusOptions{kPlanSession, kStatusJson};
 constexpr std::array kCreateOptions{kName, kId, kTitle, kPurpose};
 constexpr std::array kPlanOptions{kPlanSession};
-constexpr std::array kRunOptions{kSessionToRecord, kFailOn};
+constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kMaxSize, kRing};
 constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour, kFailOn, kLongWait, kLongHold};
 
 constexpr Option kOutput{"-o", "FILE", "write to FILE; default: standard output", ""};
@@ -68,6 +77,10 @@ constexpr std::array kCommands{
             "planloop dev sessions",
             "every session under $PLANLOOP_HOME, by default ~/.planloop",
             run_dev_sessions},
+    Command{"dev prune", "delete old recordings, compress those that stay", kPruneOptions, false,
+            "Only logs are deleted, never a plan, and nothing that a program may still record into.\n",
+            "planloop dev prune --older-than 30d --max-size 2G --compress",
+            "keep a month, two gigabytes at most, and that compressed", run_dev_prune},
     Command{"dev preload-path",
             "print where the library is that records, to use without `dev run'",
             {},

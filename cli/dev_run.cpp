@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <filesystem>
@@ -29,6 +30,7 @@
 #include "cli/supervised_spool.h"
 #include "cli/supervisor.h"
 #include "lockcore/session.h"
+#include "lockcore/wire/size_text.h"
 
 namespace planloop::cli {
 namespace {
@@ -50,7 +52,7 @@ struct Preparation {
     std::unique_ptr<SupervisedSpool> spool;
 };
 
-Result<Preparation> prepare(const std::string &session_id) {
+Result<Preparation> prepare(const std::string &session_id, const SpoolSize &size) {
     Preparation made;
     const char *off = ::getenv("PLANLOOP_NO_RECORDING");
     if (off != nullptr && std::string_view(off) == "1") return Error{"PLANLOOP_NO_RECORDING is set"};
@@ -62,7 +64,7 @@ Result<Preparation> prepare(const std::string &session_id) {
     Result<Session> session = create_session(session_id);
     if (!session) return session.error();
     made.session = std::move(*session);
-    Result<std::unique_ptr<SupervisedSpool>> spool = SupervisedSpool::open(made.session);
+    Result<std::unique_ptr<SupervisedSpool>> spool = SupervisedSpool::open(made.session, size);
     if (!spool) return spool.error();
     made.spool = std::move(*spool);
     return made;
@@ -116,6 +118,28 @@ bool must_fail(const Session &session, const LiveExport::Outcome &outcome, const
     return has_finding(analysis::analyse(**source, options), kinds);
 }
 
+Result<std::uint64_t> size_of(const Arguments &arguments, const char *option, std::uint64_t least) {
+    const std::optional<std::string> given = arguments.value(option);
+    if (!given) return std::uint64_t{0};
+    std::uint64_t bytes = 0;
+    if (!wire::parse_size(given->c_str(), bytes))
+        return Error{fmt::format("{} wants a size, as 64M or 2G, not '{}'", option, *given)};
+    if (bytes < least) return Error{fmt::format("{} {} is too small: {}K at least", option, *given, least >> 10)};
+    return bytes;
+}
+
+Result<SpoolSize> spool_size(const Arguments &arguments) {
+    constexpr std::uint64_t kLeastSpoolBytes = std::uint64_t{64} << 10;
+    const Result<std::uint64_t> most = size_of(arguments, "--max-size", kLeastSpoolBytes);
+    if (!most) return most.error();
+    const Result<std::uint64_t> ring = size_of(arguments, "--ring", wire::kSmallestRingBytes);
+    if (!ring) return ring.error();
+    if (*most != 0 && *ring != 0) return Error{"--ring and --max-size: one of them, a ring has its size"};
+    constexpr std::uint64_t kMostBytes = wire::SpoolWriter::kWindowBytes * wire::SpoolWriter::kMostWindows;
+    if (std::max(*most, *ring) > kMostBytes) return Error{"a spool has 64G at most"};
+    return SpoolSize{*most, *ring};
+}
+
 }  // namespace
 
 Result<int> run_dev_run(const Arguments &arguments) {
@@ -127,13 +151,15 @@ Result<int> run_dev_run(const Arguments &arguments) {
         return Error{fmt::format("'{}' cannot be a session's name: no slash, no dot in front, 1 to {} bytes", *wanted,
                                  kLongestSessionId)};
     }
+    const Result<SpoolSize> size = spool_size(arguments);
+    if (!size) return size.error();
     const std::string path = find_program(program[0]);
     if (path.empty()) return failed_to_start(program[0], ENOENT);
     if (::access(path.c_str(), X_OK) != 0 || std::filesystem::is_directory(path)) {
         return failed_to_start(program[0], EACCES);
     }
 
-    Result<Preparation> made = prepare(wanted.value_or(session_name_for(program[0])));
+    Result<Preparation> made = prepare(wanted.value_or(session_name_for(program[0])), *size);
     if (!made) return run_unrecorded(program, made.error().message);
     Environment environment = environment_of(*made);
     const std::optional<Obstacle> obstacle = obstacle_to_tracing(path);

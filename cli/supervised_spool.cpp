@@ -42,11 +42,18 @@ class SizeSignalIgnored {
 
 }  // namespace
 
-Result<std::unique_ptr<SupervisedSpool>> SupervisedSpool::open(const Session &session) {
+Result<std::unique_ptr<SupervisedSpool>> SupervisedSpool::open(const Session &session, const SpoolSize &size) {
     std::unique_ptr<SupervisedSpool> spool(new SupervisedSpool());
     const SizeSignalIgnored no_signal;
-    int result = spool->writer_.open(session.spool_dir().c_str());
+    const std::uint64_t most = size.most_bytes != 0 ? size.most_bytes : wire::kDefaultLimitBytes;
+    int result = spool->writer_.open(session.spool_dir().c_str(), most, size.ring_bytes);
     if (result == 0) {
+        const bool ring = spool->writer_.is_ring();
+        if ((size.ring_bytes != 0 && !ring) || (size.most_bytes != 0 && ring)) {
+            return Error{fmt::format("session '{}' is recorded with{} --ring already; choose another session",
+                                     session.id, ring ? "" : "out")};
+        }
+        if (size.most_bytes != 0) spool->writer_.header().limit_bytes = size.most_bytes;
         const std::uint64_t used = spool->claimed_bytes();
         spool->claimed_before_ = used;
         // A spool that reached its size cap records nothing more; that is counted, not refused.

@@ -25,11 +25,17 @@ struct SharedDescription {
     std::uint32_t file = 0;
 };
 
+// How much of a session is kept; 0: not asked for.
+struct SpoolSize {
+    std::uint64_t most_bytes = 0;  // at this size nothing more is recorded
+    std::uint64_t ring_bytes = 0;  // at this size the newest takes the place of the oldest
+};
+
 class SupervisedSpool {
   public:
     // Opens or makes the spool of this boot and reserves its first space, so that what stands in the way of recording
-    // is known before the program starts.
-    static Result<std::unique_ptr<SupervisedSpool>> open(const Session &session);
+    // is known before the program starts. A spool that is there already gets the new limit, but cannot become a ring.
+    static Result<std::unique_ptr<SupervisedSpool>> open(const Session &session, const SpoolSize &size = {});
     ~SupervisedSpool();
     SupervisedSpool(const SupervisedSpool &) = delete;
     SupervisedSpool &operator=(const SupervisedSpool &) = delete;

@@ -8,6 +8,7 @@
 #include "interpose/descriptors.h"
 #include "interpose/inherited.h"
 #include "interpose/introduction.h"
+#include "interpose/ring.h"
 #include "interpose/settings.h"
 
 namespace planloop::shim {
@@ -38,6 +39,7 @@ void join(Thread &me, std::uint32_t image) noexcept {
     me.stream.forget();
     if (me.speaks_for == 0) me.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
     me.pending = nullptr;
+    me.ring_chunk = 0;
     me.trusted_fd = -1;
     me.image = image;
 }
@@ -80,8 +82,11 @@ bool open_spool() noexcept {
         page->opening.store(0, std::memory_order_release);
         return true;
     }
-    int result = process.spool.open(settings.spool_folder);
-    if (result == -ENOENT && make_spool_folder()) result = process.spool.open(settings.spool_folder);
+    const auto open_file = [] {
+        return process.spool.open(settings.spool_folder, wire::kDefaultLimitBytes, settings.ring_bytes);
+    };
+    int result = open_file();
+    if (result == -ENOENT && make_spool_folder()) result = open_file();
     constexpr std::uint64_t kTrustTscTicks = 100;  // 25 to 50 ns
     constexpr std::uint64_t kTrustNs = 40;
     process.trust_ticks = process.spool.clock() == wire::ClockKind::tsc ? kTrustTscTicks : kTrustNs;
@@ -125,6 +130,7 @@ bool attached(Thread &me) noexcept {
 }
 
 wire::Record *write_note(Thread &me, const Note &note) noexcept {
+    if (process.spool.is_ring()) introduce_in_chunk(me);
     wire::Record *record = me.stream.claim(process.spool, me.who(process));
     if (record == nullptr) return nullptr;
     record->kind = note.kind;

@@ -21,6 +21,7 @@
 namespace planloop::shim {
 
 inline constexpr std::uint32_t kRememberedChildren = 64;
+inline constexpr std::uint32_t kRingFiles = 32;
 
 struct ForkPage {
     std::atomic<std::uint32_t> image;          // number of this process image; 0: not attached
@@ -56,6 +57,8 @@ struct Thread {
     std::int32_t vfork_parent;  // pid that began a vfork on this thread: we may be its child; 0: none
     std::int32_t vfork_child;   // pid of its child that took locks along into another program; 0: none
     bool vfork_copied;          // the child copied a descriptor
+    std::uint64_t ring_chunk;   // the chunk of a ring in which the process has been introduced; see ring.h
+    std::uint32_t ring_files[kRingFiles];  // files that have been introduced in it, each in the place of its number
 
     wire::WriterIdentity who(const Process &process) const noexcept { return {image, process.identity.pid, tid}; }
 };

@@ -29,6 +29,8 @@ long record_replace(int original, int copy, Real real_call) {
     const std::uint64_t ids = old != nullptr ? old->ids.load(std::memory_order_relaxed) : 0;
     const Descriptor before{ids, old != nullptr ? old->device : 0, old != nullptr ? old->inode : 0,
                             old != nullptr ? old->provenance.load(std::memory_order_relaxed) : 0u, 0u};
+    wire::StreamWriter &stream = thread.stream;
+    ++stream.unfinished;
     wire::Record *closed = let_go(copy, wire::CloseCause::replaced);
     const long result = real_call();
     if (result >= 0) {
@@ -40,6 +42,7 @@ long record_replace(int original, int copy, Real real_call) {
                   static_cast<Descriptor::Provenance>(before.provenance.load(std::memory_order_relaxed)));
         }
     }
+    --stream.unfinished;
     return result;
 }
 

@@ -87,7 +87,7 @@ KnownFile *known_file(std::uint64_t device, std::uint64_t inode) noexcept {
     return nullptr;
 }
 
-void record_file(Thread &me, int fd, const wire::FileBody &body) noexcept {
+void record_file(Thread &me, int fd, const wire::FileBody &body, std::uint8_t flags = 0) noexcept {
     char link[32];
     Text(link, sizeof(link)) << "/proc/self/fd/" << static_cast<std::uint64_t>(fd);
     char path[4096];
@@ -96,10 +96,12 @@ void record_file(Thread &me, int fd, const wire::FileBody &body) noexcept {
     wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), pieces, 3);
     if (record == nullptr) return;
     record->kind = wire::RecordKind::file;
+    record->flags = flags;
     record->file = body.id;
     record->fd = fd;
     record->begin = process.spool.ticks();
     me.stream.publish(record, wire::State::complete);
+    me.ring_files[body.id % kRingFiles] = me.stream.chunk_number() == me.ring_chunk ? body.id : 0;
 }
 
 // Whether another descriptor of this process may be tracked for the same file: a hint that spares looking at them all
@@ -126,6 +128,18 @@ std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_
     record_file(me, fd, {mine, mode, device, inode, generation});
     if (file != nullptr) set_known_file(*file, mine, device, inode, generation);
     return mine;
+}
+
+void repeat_file(Thread &me, int fd, std::uint32_t file) noexcept {
+    struct stat status {};
+    const Descriptor *descriptor = find_descriptor(fd);
+    me.ring_files[file % kRingFiles] = file;  // also where it cannot be said: another thread is closing the descriptor
+    if (wire::raw_syscall(SYS_fstat, fd, &status) != 0 || descriptor == nullptr ||
+        descriptor->device != status.st_dev || descriptor->inode != status.st_ino) {
+        return;
+    }
+    const std::uint64_t generation = wire::file_generation(fd, status.st_mode);
+    record_file(me, fd, {file, status.st_mode, status.st_dev, status.st_ino, generation}, wire::kRepeated);
 }
 
 Identity identify_slowly(Thread &me, int fd, wire::Family family) noexcept {

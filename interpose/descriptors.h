@@ -193,6 +193,9 @@ std::uint32_t posix_locked_file(int fd) noexcept;
 // The number of a file by device and inode if one is known, else a new one, recorded. `fd` is open on it.
 std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept;
 
+// Records once more what file `fd`, which is open, is on: see ring.h.
+void repeat_file(Thread &me, int fd, std::uint32_t file) noexcept;
+
 // Calls visit(fd) for every descriptor that is open in this process, or another; false when /proc does not tell.
 template <class Visit>
 bool for_each_open_descriptor(Visit visit) noexcept;

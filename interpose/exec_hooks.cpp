@@ -24,6 +24,8 @@ namespace planloop::shim {
 void ExecRecord::begin() noexcept {
     Thread &me = thread;
     if (!prepare_fork() || !enter(me)) return;
+    begun_ = true;
+    ++me.stream.unfinished;
     if (tracked_mask.load(std::memory_order_relaxed) != 0) {
         for_each_open_descriptor([&](int fd) {
             if (!may_concern_locks(fd) || (wire::raw_syscall(SYS_fcntl, fd, F_GETFD) & FD_CLOEXEC) == 0) return;
@@ -47,6 +49,7 @@ void ExecRecord::begin() noexcept {
 }
 
 void ExecRecord::failed() noexcept {
+    if (begun_) --thread.stream.unfinished;
     if (exec_ != nullptr) wire::StreamWriter::conclude(exec_, wire::State::annulled);
     while (count_ > 0) wire::StreamWriter::conclude(closes_[--count_], wire::State::annulled);
 }

@@ -12,6 +12,19 @@ namespace planloop::shim {
 
 namespace {
 
+wire::Record *claim_record(Thread &me, wire::RecordKind kind, const wire::TextPiece *pieces,
+                           std::size_t count) noexcept {
+    wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), pieces, count);
+    if (record == nullptr) return nullptr;
+    record->kind = kind;
+    record->begin = process.spool.ticks();
+    return record;
+}
+
+// The payload of this process's own record, for a ring. Written by the thread that attaches, before any other records.
+char own_portrait[7168];
+std::size_t own_portrait_length;
+
 // The payload of a `process` or `sharer` record. The texts are read here, so this takes six kilobytes of stack.
 class Portrait {
   public:
@@ -26,24 +39,36 @@ class Portrait {
     }
 
     wire::Record *claim(Thread &me, wire::RecordKind kind) const noexcept {
-        const wire::TextPiece pieces[] = {
-            {&body_, sizeof(body_)},
-            {command_, command_length_},
-            {"", 1},
-            {executable_, std::strlen(executable_) + 1},
-            {folder_, std::strlen(folder_) + 1},
-            {settings.trace_id, std::strlen(settings.trace_id) + 1},
-            {"", 1},  // operation: the reader names it after the process
-        };
-        wire::Record *record =
-            me.stream.claim_with_text(process.spool, me.who(process), pieces, sizeof(pieces) / sizeof(pieces[0]));
-        if (record == nullptr) return nullptr;
-        record->kind = kind;
-        record->begin = process.spool.ticks();
-        return record;
+        const Pieces pieces(*this);
+        return claim_record(me, kind, pieces.list, kPieces);
+    }
+
+    // Puts the whole payload into `out`; its length, or 0 when it does not fit.
+    std::size_t copy(char *out, std::size_t room) const noexcept {
+        const Pieces pieces(*this);
+        std::size_t length = 0;
+        for (const wire::TextPiece &piece : pieces.list) {
+            if (piece.bytes > room - length) return 0;
+            std::memcpy(out + length, piece.data, piece.bytes);
+            length += piece.bytes;
+        }
+        return length;
     }
 
   private:
+    static constexpr std::size_t kPieces = 7;
+    struct Pieces {
+        explicit Pieces(const Portrait &of) noexcept
+            : list{{&of.body_, sizeof(of.body_)},
+                   {of.command_, of.command_length_},
+                   {"", 1},
+                   {of.executable_, std::strlen(of.executable_) + 1},
+                   {of.folder_, std::strlen(of.folder_) + 1},
+                   {settings.trace_id, std::strlen(settings.trace_id) + 1},
+                   {"", 1}} {}  // operation: the reader names it after the process
+        wire::TextPiece list[kPieces];
+    };
+
     wire::ProcessBody body_;
     char command_[4096];
     char executable_[1024];
@@ -63,7 +88,21 @@ void introduce_self(Thread &me, std::uint32_t parent_image) noexcept {
     body.uid = static_cast<std::uint32_t>(wire::raw_syscall(SYS_getuid));
     body.parent_process = parent_image != 0 ? parent_image : from.image;
     body.replaced_by_exec = parent_image == 0 && from.pid == body.pid ? 1 : 0;
-    if (wire::Record *record = Portrait(body).claim(me, wire::RecordKind::process)) {
+    const Portrait portrait(body);
+    if (wire::Record *record = portrait.claim(me, wire::RecordKind::process)) {
+        me.stream.publish(record, wire::State::complete);
+    }
+    if (!process.spool.is_ring()) return;
+    own_portrait_length = portrait.copy(own_portrait, sizeof(own_portrait));
+    me.ring_chunk = me.stream.chunk_number();
+    std::memset(me.ring_files, 0, sizeof(me.ring_files));
+}
+
+void repeat_introduction(Thread &me) noexcept {
+    const wire::TextPiece piece{own_portrait, own_portrait_length};
+    if (own_portrait_length == 0) return;
+    if (wire::Record *record = claim_record(me, wire::RecordKind::process, &piece, 1)) {
+        record->flags = wire::kRepeated;
         me.stream.publish(record, wire::State::complete);
     }
 }

@@ -13,6 +13,9 @@ namespace planloop::shim {
 // one.
 void introduce_self(Thread &me, std::uint32_t parent_image) noexcept;
 
+// The same once more, from what was read then: see ring.h.
+void repeat_introduction(Thread &me) noexcept;
+
 // Another process was seen at `seen` (ticks) to have the description behind `fd` here as its descriptor `there`.
 struct ForeignDescriptor {
     std::int32_t pid;

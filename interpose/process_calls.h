@@ -43,6 +43,7 @@ auto record_child_wait(std::int64_t child, Real real_call) {
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const std::uint64_t now = process.spool.ticks();
     close_abandoned(me, frame, now);
+    if (process.spool.is_ring()) introduce_in_chunk(me);
     wire::Record *record = me.stream.claim(process.spool, me.who(process));
     if (record == nullptr) return real_call();
     record->kind = wire::RecordKind::wait_child;
@@ -73,6 +74,7 @@ class ExecRecord {
     wire::Record *exec_ = nullptr;
     wire::Record *closes_[kMostNotes];  // what is closed beyond them stays closed in the trace
     int count_ = 0;
+    bool begun_ = false;
 };
 
 }  // namespace planloop::shim

@@ -13,6 +13,7 @@
 
 #include "interpose/attach.h"
 #include "interpose/descriptors.h"
+#include "interpose/ring.h"
 #include "interpose/shares.h"
 
 namespace planloop::shim {
@@ -49,6 +50,7 @@ inline void close_abandoned(Thread &me, std::uintptr_t frame, std::uint64_t now)
     me.pending->end = now;
     wire::StreamWriter::conclude(me.pending, wire::State::abandoned);
     me.pending = nullptr;
+    me.stream.unfinished = 0;
 }
 
 // After success: what the record alone cannot tell.
@@ -70,8 +72,10 @@ __attribute__((always_inline)) inline auto run_pending(Thread &me, wire::Record 
     me.stream.publish(record, wire::State::pending);
     wire::Record *outer = me.pending;
     const std::uintptr_t outer_frame = me.pending_frame;
+    const std::uint32_t unfinished = me.stream.unfinished;
     me.pending = record;
     me.pending_frame = frame;
+    me.stream.unfinished = unfinished + 1;
 
     const auto result = real_call();
 
@@ -80,6 +84,7 @@ __attribute__((always_inline)) inline auto run_pending(Thread &me, wire::Record 
     wire::StreamWriter::conclude(record, wire::State::complete);
     me.pending = outer;
     me.pending_frame = outer_frame;
+    me.stream.unfinished = unfinished;
     return result;
 }
 
@@ -93,7 +98,7 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
     const bool trusted = me.trusted_fd == call.fd && now - me.trusted_until < process.trust_ticks;
     const Identity identity = identify(me, call.fd, call.family, now);
     if (!trusted) now = process.spool.ticks();
-    wire::Record *record = me.stream.claim(process.spool, me.who(process));
+    wire::Record *record = claim_for_call(me, call.fd, identity.file);
     if (__builtin_expect(record == nullptr, 0)) {
         const auto unrecorded = real_call();
         trust(me, call.fd, identity, process.spool.ticks());
@@ -114,16 +119,19 @@ __attribute__((always_inline)) inline auto record_release(const LockCall &call, 
     const Identity identity = descriptor != nullptr && !to_be_named(*descriptor, call.family)
                                   ? Identity::unpack(descriptor->ids.load(std::memory_order_relaxed))
                                   : identify_slowly(me, call.fd, call.family);
-    wire::Record *record = me.stream.claim(process.spool, me.who(process));
+    wire::Record *record = claim_for_call(me, call.fd, identity.file);
     if (__builtin_expect(record == nullptr, 0)) return real_call();
     fill(*record, wire::RecordKind::release, call, identity, process.spool.ticks());
     me.stream.publish(record, wire::State::complete);
 
+    const std::uint32_t unfinished = me.stream.unfinished;
     me.releasing = record;
+    me.stream.unfinished = unfinished + 1;
     const auto result = real_call();
     me.releasing = nullptr;
 
     if (result < 0) record->error = errno;
+    me.stream.unfinished = unfinished;
     trust(me, call.fd, identity, process.spool.ticks());
     return result;
 }

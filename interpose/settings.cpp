@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "lockcore/wire/raw_syscall.h"
+#include "lockcore/wire/size_text.h"
 
 namespace planloop::shim {
 
@@ -66,6 +67,7 @@ struct Variables {
     const char *user_home = nullptr;
     const char *trace_id = nullptr;
     const char *preload = nullptr;
+    const char *ring = nullptr;
     bool refused = false;
 };
 
@@ -80,6 +82,7 @@ Variables read_variables() noexcept {
             if (const char *value = after(*entry, "PLANLOOP_SESSION")) found.session = value;
             if (const char *value = after(*entry, "PLANLOOP_HOME")) found.home = value;
             if (const char *value = after(*entry, "PLANLOOP_TRACE_ID")) found.trace_id = value;
+            if (const char *value = after(*entry, "PLANLOOP_RING")) found.ring = value;
             if (const char *value = after(*entry, "PLANLOOP_NO_RECORDING"))
                 found.refused = std::strcmp(value, "1") == 0;
         }
@@ -139,6 +142,7 @@ void read_settings() noexcept {
             settings.inherits = rest != nullptr && *rest != '\0' && take(settings.inherited, rest, nullptr);
             settings.enabled = build_spool_folder(home, found.user_home);
             find_own_preload(found.preload);
+            if (found.ring != nullptr) wire::parse_size(found.ring, settings.ring_bytes);
         }
     }
     settings.read = true;

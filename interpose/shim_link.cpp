@@ -4,6 +4,7 @@
 #include "interpose/attach.h"
 #include "interpose/descriptors.h"
 #include "interpose/real.h"
+#include "interpose/ring.h"
 #include "interpose/settings.h"
 
 namespace planloop::shim {
@@ -25,12 +26,16 @@ std::uint32_t posix_file(int fd) noexcept {
     return identity.file;
 }
 
+void introduce() noexcept {
+    introduce_in_chunk(thread);
+}
+
 void suppress(int by) noexcept {
     Thread &me = thread;
     me.suppressed += by;
 }
 
-constexpr wire::ShimLink kLink{wire::kShimLinkVersion, wire::kFormatVersion, stream, posix_file, suppress};
+constexpr wire::ShimLink kLink{wire::kShimLinkVersion, wire::kFormatVersion, stream, posix_file, introduce, suppress};
 
 }  // namespace
 }  // namespace planloop::shim

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
 #include <utility>
 
@@ -36,6 +37,7 @@ void join(Writer &me, std::uint32_t mark) noexcept {
     if (me.own_mark != mark) me.own.forget();
     me.own_mark = me.mark = mark;
     me.trace_serial = 0;
+    me.ring_chunk = 0;
     me.shim = process.shim;
     me.stream = nullptr;
     if (process.shim != nullptr) {
@@ -103,37 +105,72 @@ std::uint32_t LockName::announce() noexcept {
     std::uint32_t number = 0;
     if (me.shim != nullptr && family_ == wire::Family::posix_thread) number = me.shim->posix_file(fd_);
     if (number == 0) {
-        wire::FileBody body{};
-        std::string id;
-        struct stat status {};
-        if (fd_ >= 0 && wire::raw_syscall(SYS_fstat, fd_, &status) == 0) {
-            body.mode = status.st_mode;
-            body.device = status.st_dev;
-            body.inode = status.st_ino;
-            body.generation = wire::file_generation(fd_, status.st_mode);
-        } else if (family_ == wire::Family::mutex) {
-            id = fmt::format("mutex:{}:{:#x}", getpid(), reinterpret_cast<std::uintptr_t>(address_));
-        } else {
-            id = fmt::format("{}:{}", wire::kFamilies[static_cast<std::size_t>(family_)].name, path_);
-        }
-        number = body.id = me.spool->header().next_file.fetch_add(1, std::memory_order_relaxed);
-        const wire::TextPiece pieces[] = {
-            {&body, sizeof(body)}, {path_.c_str(), path_.size() + 1}, {id.c_str(), id.size() + 1}};
-        wire::Record *record = me.stream->claim_with_text(*me.spool, me.who, pieces, 3);
-        if (record == nullptr) return 0;  // counted; the next event tries again
-        record->kind = wire::RecordKind::file;
-        record->family = family_;
-        record->file = number;
-        record->begin = me.spool->ticks();
-        me.stream->publish(record, wire::State::complete);
+        number = me.spool->header().next_file.fetch_add(1, std::memory_order_relaxed);
+        if (!describe(number, 0)) return 0;  // counted; the next event tries again
     }
     known_.store(std::uint64_t{me.mark} << 32 | number, std::memory_order_relaxed);
     return number;
 }
 
+bool LockName::describe(std::uint32_t number, std::uint8_t flags) noexcept {
+    Writer &me = writer;
+    wire::FileBody body{};
+    std::string id;
+    struct stat status {};
+    if (fd_ >= 0 && wire::raw_syscall(SYS_fstat, fd_, &status) == 0) {
+        body.mode = status.st_mode;
+        body.device = status.st_dev;
+        body.inode = status.st_ino;
+        body.generation = wire::file_generation(fd_, status.st_mode);
+    } else if (family_ == wire::Family::mutex) {
+        id = fmt::format("mutex:{}:{:#x}", getpid(), reinterpret_cast<std::uintptr_t>(address_));
+    } else {
+        id = fmt::format("{}:{}", wire::kFamilies[static_cast<std::size_t>(family_)].name, path_);
+    }
+    body.id = number;
+    const wire::TextPiece pieces[] = {
+        {&body, sizeof(body)}, {path_.c_str(), path_.size() + 1}, {id.c_str(), id.size() + 1}};
+    wire::Record *record = me.stream->claim_with_text(*me.spool, me.who, pieces, 3);
+    if (record == nullptr) return false;
+    record->kind = wire::RecordKind::file;
+    record->family = family_;
+    record->flags = flags;
+    record->file = number;
+    record->begin = me.spool->ticks();
+    me.stream->publish(record, wire::State::complete);
+    return true;
+}
+
+// In a ring: sees to it that the next record goes into a chunk that also tells of the process, its operation and the
+// lock. False: it cannot be.
+bool Call::introduce(Writer &me, LockName &lock, std::uint32_t file) noexcept {
+    constexpr int kAttempts = 4;  // what is said here may fill the chunk
+    for (int attempt = 0; attempt < kAttempts; ++attempt) {
+        const std::uint64_t chunk = me.stream->chunk_with_room(*me.spool, me.who, 1);
+        if (chunk == 0) return false;
+        std::uint32_t &known = me.ring_locks[file % Writer::kRingLocks];
+        if (chunk == me.ring_chunk && known == file) return true;
+        if (chunk != me.ring_chunk) {
+            me.ring_chunk = chunk;
+            std::fill(std::begin(me.ring_locks), std::end(me.ring_locks), 0);
+            if (me.shim != nullptr) {
+                me.shim->introduce();
+            } else {
+                repeat_introduction();
+            }
+            write_trace(me);
+        } else {
+            known = file;
+            lock.describe(file, wire::kRepeated);
+        }
+    }
+    return false;
+}
+
 wire::Record *Call::write(Writer &me, LockName &lock, wire::RecordKind kind, wire::Mode mode, const void *caller,
                           wire::State state, bool blocking) noexcept {
     const std::uint32_t file = lock.number();
+    if (me.spool->is_ring() && !introduce(me, lock, file)) return nullptr;
     wire::Record *record = me.stream->claim(*me.spool, me.who);
     if (record == nullptr) return nullptr;
     record->kind = kind;
@@ -171,6 +208,8 @@ Call::Call(LockName *lock, wire::Mode mode, bool blocking, Clock clock, const vo
     if (me == nullptr) return;
     record_ = write(*me, *lock, wire::RecordKind::acquire, mode, caller, wire::State::pending, blocking);
     spool_ = me->spool;
+    stream_ = me->stream;
+    if (record_ != nullptr) ++stream_->unfinished;
 }
 
 void Call::conclude(int error, wire::State state) noexcept {
@@ -178,6 +217,7 @@ void Call::conclude(int error, wire::State state) noexcept {
     record_->end = ticks_after(*spool_, clock_);
     record_->error = error;
     wire::StreamWriter::conclude(record_, state);
+    if (stream_->unfinished != 0) --stream_->unfinished;  // a child that was forked meanwhile has none
     record_ = nullptr;
 }
 

@@ -62,6 +62,7 @@ class LockName {
     }
     static std::uint32_t thread_mark() noexcept;
     std::uint32_t announce() noexcept;
+    bool describe(std::uint32_t number, std::uint8_t flags) noexcept;
 
     wire::Family family_;
     int fd_ = -1;
@@ -81,6 +82,12 @@ struct Writer {
     bool records = false;
     wire::StreamWriter own;
     std::uint32_t own_mark = 0;  // process mark under which `own` was begun
+
+    // Of a ring (wire/spool_format.h): the chunk in which process and operation have been introduced, and the locks
+    // that have been, each in the place of its number.
+    static constexpr std::uint32_t kRingLocks = 32;
+    std::uint64_t ring_chunk = 0;
+    std::uint32_t ring_locks[kRingLocks] = {};
 };
 extern constinit thread_local Writer writer;
 
@@ -136,6 +143,7 @@ class Call {
     static LockNote note(const LockName &lock, wire::Mode mode) noexcept;
     void tell_held() noexcept;
     void tell_failed(int error) noexcept;
+    static bool introduce(Writer &me, LockName &lock, std::uint32_t file) noexcept;
     static wire::Record *write(Writer &me, LockName &lock, wire::RecordKind kind, wire::Mode mode, const void *caller,
                                wire::State state, bool blocking) noexcept;
 
@@ -143,6 +151,7 @@ class Call {
     const wire::SpoolWriter *spool_ = nullptr;
     LockName *lock_ = nullptr;  // where locks_are_watched()
     wire::Mode mode_;
+    wire::StreamWriter *stream_ = nullptr;
     Clock clock_;
 };
 

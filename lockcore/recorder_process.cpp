@@ -18,6 +18,7 @@
 
 #include "lockcore/recorder.h"
 #include "lockcore/trace_id.h"
+#include "lockcore/wire/size_text.h"
 
 namespace planloop::recording {
 namespace {
@@ -41,6 +42,7 @@ struct Recording {
     // Spools stay open: another thread may still be writing its last record into the one before.
     std::vector<std::unique_ptr<wire::SpoolWriter>> spools;
     std::string spool_of_session;
+    std::string portrait;  // payload of the `process` record; changes only while the process attaches
 };
 Recording &kept() {
     static auto *const state = new Recording;
@@ -112,6 +114,16 @@ std::string command_line() {
     return text;
 }
 
+void write_portrait(wire::StreamWriter &stream, const wire::WriterIdentity &who, std::uint8_t flags) noexcept {
+    const wire::TextPiece piece{kept().portrait.data(), kept().portrait.size()};
+    wire::Record *record = stream.claim_with_text(*process.spool, who, &piece, 1);
+    if (record == nullptr) return;
+    record->kind = wire::RecordKind::process;
+    record->flags = flags;
+    record->begin = process.spool->ticks();
+    stream.publish(record, wire::State::complete);
+}
+
 // The process image introduces itself, on the stream of the thread that attaches it.
 void introduce(std::uint32_t parent_process, std::uint32_t mark) {
     wire::ProcessBody body{};
@@ -122,18 +134,15 @@ void introduce(std::uint32_t parent_process, std::uint32_t mark) {
     body.parent_process = parent_process;
     const std::string texts[] = {command_line(), read_link("/proc/self/exe"), read_link("/proc/self/cwd"),
                                  process_trace_id(), std::string()};
-    std::vector<wire::TextPiece> pieces{{&body, sizeof(body)}};
-    for (const std::string &text : texts) pieces.push_back({text.c_str(), text.size() + 1});
+    std::string &portrait = kept().portrait;
+    portrait.assign(reinterpret_cast<const char *>(&body), sizeof(body));
+    for (const std::string &text : texts) portrait.append(text.c_str(), text.size() + 1);
     wire::StreamWriter &stream = writer.own;
     stream.forget();
     writer.own_mark = mark;
     wire::WriterIdentity who = process.identity;
     who.tid = gettid();
-    wire::Record *record = stream.claim_with_text(*process.spool, who, pieces.data(), pieces.size());
-    if (record == nullptr) return;
-    record->kind = wire::RecordKind::process;
-    record->begin = process.spool->ticks();
-    stream.publish(record, wire::State::complete);
+    write_portrait(stream, who, 0);
 }
 
 void note_exit(int status, void *) {
@@ -171,7 +180,10 @@ Result<void> open_spool() {
     const std::string folder = (*session)->spool_dir();
     if (kept().spool_of_session != folder) {
         kept().spools.push_back(std::make_unique<wire::SpoolWriter>());
-        const int error = kept().spools.back()->open(folder.c_str());
+        std::uint64_t ring_bytes = 0;
+        const char *ring = std::getenv("PLANLOOP_RING");  // NOLINT(concurrency-mt-unsafe)
+        if (ring != nullptr) wire::parse_size(ring, ring_bytes);
+        const int error = kept().spools.back()->open(folder.c_str(), wire::kDefaultLimitBytes, ring_bytes);
         if (error != 0) {
             kept().spools.pop_back();
             return Error{fmt::format("nothing is recorded: cannot open a spool in {}: {}", printable(folder),
@@ -234,6 +246,10 @@ std::uint32_t attach() noexcept {
     const Attaching attaching(*page);
     const std::uint32_t mark = page->mark.load(std::memory_order_acquire);
     return mark != 0 ? mark : attach_under_lock(*page);
+}
+
+void repeat_introduction() noexcept {
+    write_portrait(writer.own, writer.who, wire::kRepeated);
 }
 
 const ProcessWriter &process_writer() noexcept {

@@ -21,6 +21,9 @@ struct ProcessWriter {
 // The process's mark, given now if it has none; 0: there is no memory for one. Thread-safe.
 std::uint32_t attach() noexcept;
 
+// Introduces the process once more on the calling thread's own stream: see Call::introduce.
+void repeat_introduction() noexcept;
+
 // Of the process as attached last.
 const ProcessWriter &process_writer() noexcept;
 

@@ -15,6 +15,7 @@
 #include <optional>
 
 #include "lockcore/clock.h"
+#include "lockcore/packed_spool.h"
 
 namespace planloop {
 namespace {
@@ -71,8 +72,17 @@ int read_folder(const std::string &path, std::vector<std::string> &names) {
     }
 }
 
+bool ends_with(std::string_view text, std::string_view end) {
+    return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
+}
+
+bool is_packed_name(std::string_view name) {
+    return ends_with(name, kPackedEnding) &&
+           ends_with(name.substr(0, name.size() - kPackedEnding.size()), kSpoolEnding);
+}
+
 bool is_spool_name(std::string_view name) {
-    return name.size() > kSpoolEnding.size() && name.substr(name.size() - kSpoolEnding.size()) == kSpoolEnding;
+    return is_packed_name(name) || (name.size() > kSpoolEnding.size() && ends_with(name, kSpoolEnding));
 }
 
 std::int64_t changed_ns(const struct stat &status) {
@@ -217,6 +227,11 @@ Result<std::vector<std::string>> list_spools(const Session &session) {
     if (error != 0 && error != ENOENT) return Error{system_error("read", session.spool_dir(), error)};
     std::erase_if(names, [](const std::string &name) { return !is_spool_name(name); });
     std::sort(names.begin(), names.end());
+    // Where both are there, compressing was interrupted: the spool itself is the whole one.
+    std::erase_if(names, [&](const std::string &name) {
+        return is_packed_name(name) &&
+               std::binary_search(names.begin(), names.end(), name.substr(0, name.size() - kPackedEnding.size()));
+    });
     for (std::string &name : names) name.insert(0, session.spool_dir() + '/');
     return names;
 }

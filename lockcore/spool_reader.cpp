@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -28,13 +29,20 @@ struct HeaderStart {
     std::uint32_t clock;
     wire::Calibration created;
     std::uint64_t limit_bytes;
+    std::uint64_t ring_bytes;
 };
-static_assert(offsetof(HeaderStart, boot_id) == offsetof(wire::SpoolHeader, boot_id) &&
+static_assert(offsetof(HeaderStart, ring_bytes) == offsetof(wire::SpoolHeader, ring_bytes) &&
+              offsetof(HeaderStart, boot_id) == offsetof(wire::SpoolHeader, boot_id) &&
               offsetof(HeaderStart, created) == offsetof(wire::SpoolHeader, created) &&
               offsetof(HeaderStart, limit_bytes) == offsetof(wire::SpoolHeader, limit_bytes));
 
 constexpr std::uint64_t page_up(std::uint64_t offset) {
     return (offset + wire::kPageBytes - 1) / wire::kPageBytes * wire::kPageBytes;
+}
+
+std::uint32_t salt_of(const wire::ChunkHeader &header) {
+    return header.version == 1 ? wire::chunk_salt_of_version_1(header.offset)
+                               : wire::chunk_salt(header.offset, header.stream, header.sequence);
 }
 
 bool all_zero(const unsigned char *bytes, std::size_t count) {
@@ -59,7 +67,8 @@ Result<std::unique_ptr<SpoolReader>> SpoolReader::open(const std::string &path) 
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         return Error{fmt::format("{}: is not a file", printable(path))};
     }
-    if (auto header = reader->read_header(static_cast<std::uint64_t>(status.st_size)); !header) return header.error();
+    reader->packed_ = PackedSpool::open(fd);
+    if (auto header = reader->read_header(reader->file_size()); !header) return header.error();
     reader->poll();
     return reader;
 }
@@ -92,6 +101,7 @@ Result<void> SpoolReader::read_header(std::uint64_t size) {
     }
     for (std::size_t i = 0; i < boot_.size(); ++i) boot_[i] = header.boot_id[i];
     created_ = header.created;
+    if (header.version > 1 && header.ring_bytes % wire::kRingChunkBytes == 0) ring_bytes_ = header.ring_bytes;
     const bool counter = header.clock == static_cast<std::uint32_t>(wire::ClockKind::tsc);
     clock_ = SpoolClock(counter ? wire::ClockKind::tsc : wire::ClockKind::monotonic, created_);
     calibrate_here();
@@ -101,13 +111,14 @@ Result<void> SpoolReader::read_header(std::uint64_t size) {
 // Page 0 is gone, but a chunk stands where the first one must: its header tells clock and time.
 bool SpoolReader::adopt_first_chunk() {
     wire::ChunkHeader header{};
-    if (read_at(wire::kPageBytes, &header, sizeof(header)) != sizeof(header)) return false;
-    if (header.magic != wire::kChunkMagic || header.offset != wire::kPageBytes ||
-        header.version != wire::kFormatVersion) {
-        return false;
+    bool found = false;
+    for (const std::uint64_t offset : {std::uint64_t{wire::kPageBytes}, std::uint64_t{wire::kRingChunkBytes}}) {
+        found = read_at(offset, &header, sizeof(header)) == sizeof(header) && makes_sense(header, offset);
+        if (found) break;
     }
+    if (!found) return false;
     created_ = header.claimed;
-    const bool counter = header.clock == static_cast<std::uint16_t>(wire::ClockKind::tsc);
+    const bool counter = wire::chunk_clock(header.clock) == wire::ClockKind::tsc;
     clock_ = SpoolClock(counter ? wire::ClockKind::tsc : wire::ClockKind::monotonic, created_);
     damage_.lost_header = true;
     return true;
@@ -120,6 +131,7 @@ void SpoolReader::calibrate_here() {
 }
 
 std::size_t SpoolReader::read_at(std::uint64_t offset, void *to, std::size_t bytes) const {
+    if (packed_ != nullptr) return packed_->read_at(offset, to, bytes);
     std::size_t done = 0;
     while (done < bytes) {
         if (offset + done > static_cast<std::uint64_t>(std::numeric_limits<off_t>::max())) break;
@@ -132,6 +144,7 @@ std::size_t SpoolReader::read_at(std::uint64_t offset, void *to, std::size_t byt
 }
 
 std::uint64_t SpoolReader::file_size() const {
+    if (packed_ != nullptr) return packed_->size();
     struct stat status {};
     return fstat(fd_, &status) == 0 && status.st_size > 0 ? static_cast<std::uint64_t>(status.st_size) : 0;
 }
@@ -147,6 +160,7 @@ std::uint64_t SpoolReader::dropped() const {
 
 // Where the next page with bytes on disk starts: a file may claim to be exabytes long and be one hole.
 std::uint64_t SpoolReader::next_data(std::uint64_t offset) const {
+    if (packed_ != nullptr) return offset;
     const off_t data = lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
     if (data < 0) return errno == ENXIO ? std::numeric_limits<std::uint64_t>::max() : offset;
     const std::uint64_t page = static_cast<std::uint64_t>(data) / wire::kPageBytes * wire::kPageBytes;
@@ -169,13 +183,20 @@ void SpoolReader::poll() {
     } else {
         read_at(offsetof(wire::SpoolHeader, next_offset), counters, sizeof(counters));
     }
-    scan(std::max<std::uint64_t>(scanned_to_, wire::kPageBytes), std::min(counters[0], size), size);
+    if (ring_bytes_ == 0 || polls_ == 1) {
+        scan(std::max<std::uint64_t>(scanned_to_, wire::kPageBytes), std::min(counters[0], size), size);
+    } else {
+        scan_ring(counters[0]);
+    }
+    if (ring_bytes_ != 0 && polls_ == 1) {
+        ring_position_ = counters[0];
+        overwritten_ = counters[0] > wire::kRingChunkBytes + ring_bytes_;
+    }
     const std::uint64_t promised = std::max(std::min(counters[0], counters[1]), chunks_end_);
     damage_.missing_bytes = promised > size ? promised - size : 0;
     if (sorted_) return;
     for (SpoolStream &stream : streams_) {
-        std::stable_sort(stream.chunks.begin(), stream.chunks.end(),
-                         [](const SpoolChunk &a, const SpoolChunk &b) { return a.sequence < b.sequence; });
+        std::sort(stream.chunks.begin(), stream.chunks.end());
     }
     sorted_ = true;
 }
@@ -205,7 +226,36 @@ void SpoolReader::scan(std::uint64_t from, std::uint64_t to, std::uint64_t limit
     scanned_to_ = std::max(scanned_to_, std::min(offset, page_up(limit)));
 }
 
+// Looks at what was claimed of a ring since the last look: at most all of it.
+void SpoolReader::scan_ring(std::uint64_t position) {
+    constexpr std::chrono::milliseconds kPatience{500};  // for a header that its writer has not written yet
+    const auto now = std::chrono::steady_clock::now();
+    std::erase_if(rechecks_, [&](const Recheck &one) { return read_ring_chunk(one.offset) || now > one.until; });
+    if (position > ring_position_ && position - ring_position_ > ring_bytes_) {
+        ring_position_ = position - ring_bytes_;
+        ring_position_ -= ring_position_ % wire::kRingChunkBytes;
+        overwritten_ = true;
+    }
+    for (; ring_position_ < position; ring_position_ += wire::kRingChunkBytes) {
+        const std::uint64_t offset = wire::ring_offset(ring_position_, ring_bytes_);
+        // A chunk that was passed over, since its thread writes on, looks the same as one that is being taken.
+        if (!read_ring_chunk(offset)) rechecks_.push_back({offset, now + kPatience});
+    }
+}
+
+bool SpoolReader::makes_sense(const wire::ChunkHeader &header, std::uint64_t offset) const {
+    const bool left = header.magic == wire::kLeftChunkMagic && header.version > 1;
+    return (header.magic == wire::kChunkMagic || left) && header.version >= 1 &&
+           header.version <= wire::kFormatVersion && header.offset == offset && header.bytes >= wire::kPageBytes &&
+           header.bytes <= wire::kLargestChunkBytes && header.bytes % wire::kPageBytes == 0 &&
+           (header.version > 1 || header.clock <= static_cast<std::uint16_t>(wire::ClockKind::tsc));
+}
+
 bool SpoolReader::read_chunk(std::uint64_t offset, std::uint32_t &bytes) {
+    if (ring_bytes_ != 0 && read_ring_chunk(offset)) {
+        bytes = wire::kRingChunkBytes;
+        return true;
+    }
     struct {
         wire::ChunkHeader header;
         RawSlot first;
@@ -213,17 +263,54 @@ bool SpoolReader::read_chunk(std::uint64_t offset, std::uint32_t &bytes) {
     const std::size_t got = read_at(offset, &start, sizeof(start));
     if (got < sizeof(start.header)) return false;
     const wire::ChunkHeader &header = start.header;
-    if (header.magic != wire::kChunkMagic || header.version != wire::kFormatVersion || header.offset != offset ||
-        header.bytes < wire::kPageBytes || header.bytes > wire::kLargestChunkBytes ||
-        header.bytes % wire::kPageBytes != 0 || header.clock > static_cast<std::uint16_t>(wire::ClockKind::tsc)) {
-        if (!all_zero(reinterpret_cast<const unsigned char *>(&start.header), sizeof(start.header))) {
-            ++damage_.lost_pages;
-        }
+    if (ring_bytes_ != 0 || !makes_sense(header, offset)) {
+        const bool empty = all_zero(reinterpret_cast<const unsigned char *>(&start.header), sizeof(start.header));
+        if (!empty && ring_bytes_ == 0) ++damage_.lost_pages;
         return false;
     }
     bytes = header.bytes;
-    chunks_end_ = std::max(chunks_end_, offset + bytes);
-    const auto clock = static_cast<wire::ClockKind>(header.clock);
+    const std::uint32_t salt = salt_of(header);
+    const bool committed = got == sizeof(start) && commit_of(start.first, salt) != wire::State::empty;
+    add_chunk(header, committed ? start.first.begin : header.claimed.ticks);
+    return true;
+}
+
+// True: the chunk there is known now and was not before.
+bool SpoolReader::read_ring_chunk(std::uint64_t offset) {
+    struct Start {
+        wire::ChunkHeader header;
+        RawSlot first;
+    };
+    Start start{}, again{};
+    // A header that is being replaced while it is copied is not the same twice.
+    if (read_at(offset, &start, sizeof(start)) != sizeof(start) || !makes_sense(start.header, offset)) return false;
+    if (start.header.bytes != wire::kRingChunkBytes || read_at(offset, &again, sizeof(again)) != sizeof(again) ||
+        std::memcmp(&start.header, &again.header, sizeof(start.header)) != 0) {
+        return false;
+    }
+    const auto claim = ring_claims_.find(offset);
+    if (claim != ring_claims_.end()) {
+        if (claim->second.stream == start.header.stream && claim->second.sequence == start.header.sequence) {
+            return polls_ == 1;
+        }
+        forget_chunk(claim->second, offset);
+    }
+    ring_claims_[offset] = {start.header.stream, start.header.sequence};
+    const bool committed = commit_of(again.first, salt_of(start.header)) != wire::State::empty;
+    add_chunk(start.header, committed ? again.first.begin : start.header.claimed.ticks);
+    return true;
+}
+
+// What stood in a chunk of a ring was overwritten.
+void SpoolReader::forget_chunk(const Claim &claim, std::uint64_t offset) {
+    const auto stream = stream_index_.find(claim.stream);
+    if (stream == stream_index_.end()) return;
+    std::erase_if(streams_[stream->second].chunks, [&](const SpoolChunk &chunk) { return chunk.offset == offset; });
+}
+
+void SpoolReader::add_chunk(const wire::ChunkHeader &header, std::uint64_t first_begin) {
+    chunks_end_ = std::max(chunks_end_, header.offset + header.bytes);
+    const wire::ClockKind clock = wire::chunk_clock(header.clock);
     clock_.add(clock, header.claimed);
 
     const auto [found, added] = stream_index_.try_emplace(header.stream, streams_.size());
@@ -233,19 +320,32 @@ bool SpoolReader::read_chunk(std::uint64_t offset, std::uint32_t &bytes) {
     }
     SpoolStream &stream = streams_[found->second];
     if (added || (!sorted_ && header.sequence < stream.first_sequence)) {
-        // The first record is stamped before its chunk is claimed.
-        const bool committed = got == sizeof(start) && commit_of(start.first, offset) != wire::State::empty;
         stream.first_sequence = header.sequence;
-        stream.first_ticks = committed ? std::min(start.first.begin, header.claimed.ticks) : header.claimed.ticks;
+        // The first record is stamped before its chunk is claimed.
+        stream.first_ticks = std::min(first_begin, header.claimed.ticks);
         stream.first_clock = clock;
     }
-    // While it is written, a chunk may show its header later than the next one does. Nobody has read past its place yet
-    // (StreamCursor::next_is_missing).
-    const auto place = std::find_if(stream.chunks.rbegin(), stream.chunks.rend(),
-                                    [&](const SpoolChunk &one) { return one.sequence <= header.sequence; });
-    stream.chunks.insert(sorted_ ? place.base() : stream.chunks.end(),
-                         {offset, bytes, header.process, header.sequence, header.pid, header.tid, clock});
-    return true;
+    SpoolChunk chunk;
+    chunk.offset = header.offset;
+    chunk.bytes = header.bytes;
+    chunk.process = header.process;
+    chunk.sequence = header.sequence;
+    chunk.salt = salt_of(header);
+    chunk.pid = header.pid;
+    chunk.tid = header.tid;
+    chunk.clock = clock;
+    // While it is written, a chunk may show its header later than the next one does. A cursor that has read past its
+    // place does not come back to it.
+    stream.chunks.insert(
+        sorted_ ? std::upper_bound(stream.chunks.begin(), stream.chunks.end(), chunk) : stream.chunks.end(), chunk);
+}
+
+// Whether a chunk of a ring is still the one that its header told when it was found.
+bool SpoolReader::still_there(const SpoolChunk &chunk, std::uint32_t stream) const {
+    std::atomic_thread_fence(std::memory_order_acquire);
+    wire::ChunkHeader header{};
+    return read_at(chunk.offset, &header, sizeof(header)) == sizeof(header) && makes_sense(header, chunk.offset) &&
+           header.stream == stream && header.sequence == chunk.sequence;
 }
 
 bool SpoolReader::reread(SpoolRecord &record) const {
@@ -254,6 +354,7 @@ bool SpoolReader::reread(SpoolRecord &record) const {
     if (read_at(offset, &raw, sizeof(raw)) != sizeof(raw)) return false;
     const std::uint32_t commit = raw.commit;
     const wire::State state = wire::commit_state(commit);
+    if (ring_bytes_ != 0 && wire::commit_salt(commit) != wire::commit_salt(record.commit)) return true;
     if (wire::commit_salt(commit) != wire::commit_salt(record.commit) || state == wire::State::pending ||
         state == wire::State::empty || state > wire::State::abandoned) {
         return false;
@@ -261,6 +362,7 @@ bool SpoolReader::reread(SpoolRecord &record) const {
     // The copy may have been made while the record was being completed: what was written before the commit word is
     // certain only in a copy made after that word was seen.
     if (read_at(offset, &raw, sizeof(raw)) != sizeof(raw)) return false;
+    if (wire::commit_salt(raw.commit) != wire::commit_salt(commit)) return true;
     record.state = state;
     record.commit = commit;
     record.end = raw.end;
@@ -280,6 +382,11 @@ std::vector<std::string> SpoolReader::messages() const {
     };
     if (damage_.lost_header)
         lines.push_back(fmt::format("{}: its header is lost; read from what its chunks repeat", name));
+    if (overwritten_) {
+        lines.push_back(fmt::format("{}: older events were overwritten: it keeps the newest {} MiB", name,
+                                    std::max<std::uint64_t>(ring_bytes_ >> 20, 1)));
+    }
+    if (packed_ != nullptr) tell(packed_->damaged_blocks(), "damaged blocks of 64 KiB were skipped");
     tell(damage_.missing_bytes, "bytes are missing at the end: the file is truncated");
     tell(damage_.lost_pages, "damaged pages were skipped");
     tell(damage_.damaged, "damaged events were skipped");

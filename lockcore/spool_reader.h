@@ -1,4 +1,4 @@
-// Reads a spool (wire/spool_format.h), finished, torn, or still being written.
+// Reads a spool (wire/spool_format.h), finished, torn, still being written, or closed and compressed.
 //
 // The file is somebody else's: no length, offset or enumerator in it is believed, nothing is ever written to it, and
 // it is read through small windows, never mapped as a whole (a mapping would count as this process's memory, and a file
@@ -6,7 +6,8 @@
 // more. Memory: some 64 bytes a chunk, and a window for each stream that is being read.
 //
 // Reading on: at the end of what is there, poll() looks for what was added since; cursors then continue. A record that
-// was pending when it was read is looked at again with reread().
+// was pending when it was read is looked at again with reread(). A ring may be overwritten meanwhile: its chunks are
+// asked for their headers again after each look, and what was overwritten unread is told by overwritten().
 //
 // Errors: open() says in one line why a file is no spool that can be read; damage found later is counted and told in
 // notes. Threads: one user at a time. Signals: not async-signal-safe.
@@ -23,6 +24,7 @@
 #include <vector>
 
 #include "lockcore/clock.h"
+#include "lockcore/packed_spool.h"
 #include "lockcore/result.h"
 #include "lockcore/wire/spool_format.h"
 
@@ -53,8 +55,13 @@ struct SpoolChunk {
     std::uint32_t bytes = 0;
     std::uint32_t process = 0;
     std::uint32_t sequence = 0;
+    std::uint32_t salt = 0;
     std::int32_t pid = 0, tid = 0;
     wire::ClockKind clock{};
+
+    bool operator<(const SpoolChunk &other) const {
+        return sequence != other.sequence ? sequence < other.sequence : offset < other.offset;
+    }
 };
 
 struct SpoolStream {
@@ -90,6 +97,9 @@ class SpoolReader {
         return static_cast<std::int64_t>(created_.utc_ns) - static_cast<std::int64_t>(created_.monotonic_ns);
     }
     const std::vector<SpoolStream> &streams() const noexcept { return streams_; }
+    std::uint64_t ring_bytes() const noexcept { return ring_bytes_; }  // 0: the spool only grows
+    // A ring lost events of the past to newer ones before they could be read here.
+    bool overwritten() const noexcept { return overwritten_; }
     const SpoolDamage &damage() const noexcept { return damage_; }
     // Events that writers counted but could not record, read afresh.
     std::uint64_t dropped() const;
@@ -104,7 +114,8 @@ class SpoolReader {
     bool following() const noexcept { return following_; }
     std::uint64_t polls() const noexcept { return polls_; }
 
-    // Updates what a call that has come back may have changed of a record; true once it is final.
+    // Updates what a call that has come back may have changed of a record; true once it is final, or overwritten and
+    // still pending as far as is known.
     bool reread(SpoolRecord &record) const;
 
   private:
@@ -113,7 +124,16 @@ class SpoolReader {
     Result<void> read_header(std::uint64_t size);
     bool adopt_first_chunk();
     void scan(std::uint64_t from, std::uint64_t to, std::uint64_t limit);
+    struct Claim {  // a chunk of a ring
+        std::uint32_t stream, sequence;
+    };
+    void scan_ring(std::uint64_t position);
+    void forget_chunk(const Claim &claim, std::uint64_t offset);
     bool read_chunk(std::uint64_t offset, std::uint32_t &bytes);
+    bool read_ring_chunk(std::uint64_t offset);
+    bool makes_sense(const wire::ChunkHeader &header, std::uint64_t offset) const;
+    void add_chunk(const wire::ChunkHeader &header, std::uint64_t first_begin);
+    bool still_there(const SpoolChunk &chunk, std::uint32_t stream) const;
     void calibrate_here();
     std::uint64_t next_data(std::uint64_t offset) const;
     std::size_t read_at(std::uint64_t offset, void *to, std::size_t bytes) const;
@@ -124,12 +144,22 @@ class SpoolReader {
     };
     std::string path_;
     int fd_ = -1;
+    std::unique_ptr<PackedSpool> packed_;  // what is read in place of the file, if it is compressed
     BootId boot_{};
     wire::Calibration created_{};
     SpoolClock clock_;
     std::vector<SpoolStream> streams_;
     std::unordered_map<std::uint32_t, std::size_t> stream_index_;
-    std::vector<Gap> gaps_;         // claimed pages that no chunk header covered yet
+    std::vector<Gap> gaps_;  // claimed pages that no chunk header covered yet
+    struct Recheck {
+        std::uint64_t offset;
+        std::chrono::steady_clock::time_point until;
+    };
+    std::uint64_t ring_bytes_ = 0;
+    std::uint64_t ring_position_ = 0;                       // looked at as far as this
+    std::unordered_map<std::uint64_t, Claim> ring_claims_;  // by offset
+    std::vector<Recheck> rechecks_;                         // claimed, but their headers do not show it yet
+    bool overwritten_ = false;
     std::uint64_t scanned_to_ = 0;  // chunks below are known
     std::uint64_t chunks_end_ = 0;  // where the last of them ends
     bool sorted_ = false;
@@ -147,19 +177,30 @@ class StreamCursor {
     bool next(SpoolReader &reader, SpoolRecord &record);
 
   private:
-    enum class Found : std::uint8_t { committed, nothing, not_yet };
+    enum class Found : std::uint8_t { committed, nothing, not_yet, overwritten };
+    const SpoolChunk *present(const SpoolStream &stream);
+    const SpoolChunk *following(const SpoolStream &stream) const;
+    bool move_on(SpoolReader &reader, const SpoolStream &stream);
+    void give_back_window();
     const unsigned char *slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
     void reread_fields(SpoolReader &reader, std::size_t bytes);
     bool still_to_come(std::uint32_t sequence);
-    bool next_is_missing(const SpoolReader &reader, const SpoolStream &stream);
+    bool is_last(const SpoolReader &reader, const SpoolStream &stream);
     Found find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk);
     void read_payload(SpoolReader &reader, const SpoolChunk &chunk, std::uint64_t bytes, std::string &payload);
 
     std::size_t stream_;
     std::uint32_t missing_ = 0;  // number of a chunk that is waited for
     std::chrono::steady_clock::time_point missing_until_;
-    std::uint32_t chunk_ = 0;
-    std::uint32_t slot_ = 1;  // in the chunk; slot 0 is its header
+    // The chunk is known by its number, not by its place: chunks come and go while a spool is followed. One that shows
+    // up with a lower number was given up on, and is not gone back to.
+    bool begun_ = false;
+    std::uint32_t sequence_ = 0;
+    std::uint64_t chunk_offset_ = 0;
+    std::size_t place_ = 0;           // where it was last
+    std::uint32_t slot_ = 1;          // in the chunk; slot 0 is its header
+    bool gone_ = false;               // overwritten since its header was read
+    std::uint64_t caught_up_at_ = 0;  // the poll at which there was nothing more in it
     std::uint64_t window_begin_ = 0;
     std::uint64_t window_poll_ = 0;  // what was read before the last poll() is old
     std::uint32_t window_used_ = 0;

@@ -22,10 +22,10 @@ static_assert(sizeof(RawSlot) == sizeof(wire::Record) && offsetof(RawSlot, begin
               offsetof(RawSlot, file) == offsetof(wire::Record, file) &&
               offsetof(RawSlot, a) == offsetof(wire::Record, a));
 
-// State of a slot in the chunk at `chunk_offset`; empty also for what carries another chunk's salt or no known state.
-constexpr wire::State commit_of(const RawSlot &slot, std::uint64_t chunk_offset) noexcept {
+// State of a slot in a chunk with that salt; empty also for what carries another one or no known state.
+constexpr wire::State commit_of(const RawSlot &slot, std::uint32_t salt) noexcept {
     const wire::State state = wire::commit_state(slot.commit);
-    if (wire::commit_salt(slot.commit) != wire::chunk_salt(chunk_offset) || state > wire::State::abandoned) {
+    if (wire::commit_salt(slot.commit) != salt || state > wire::State::abandoned) {
         return wire::State::empty;
     }
     return state;

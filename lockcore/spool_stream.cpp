@@ -78,6 +78,10 @@ const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk
     window_poll_ = reader.polls();
     std::size_t got = reader.read_at(offset, window_.get(), want);
     if (reader.following() && got > 0) reread_fields(reader, got);
+    if (reader.ring_bytes() != 0 && !reader.still_there(chunk, reader.streams()[stream_].id)) {
+        gone_ = true;
+        got = 0;
+    }
     window_used_ = static_cast<std::uint32_t>(got);
     return got >= wire::kSlotBytes ? window_.get() : nullptr;
 }
@@ -104,7 +108,7 @@ StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const Spoo
         if (bytes == nullptr) break;
         RawSlot raw;
         std::memcpy(&raw, bytes, sizeof(raw));
-        if (commit_of(raw, chunk.offset) == wire::State::empty) continue;
+        if (commit_of(raw, chunk.salt) == wire::State::empty) continue;
         if (slot > slot_ && wait) {
             const std::uint64_t here = chunk.offset / wire::kSlotBytes + slot_;
             if (stalled_slot_ != here || stalled_poll_ == reader.polls()) {
@@ -117,7 +121,7 @@ StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const Spoo
         slot_ = slot;
         return Found::committed;
     }
-    return Found::nothing;
+    return gone_ ? Found::overwritten : Found::nothing;
 }
 
 // Whether a chunk with this number may yet show up. Its owner writes the header right after the claim, unless it died
@@ -132,38 +136,85 @@ bool StreamCursor::still_to_come(std::uint32_t sequence) {
     return now < missing_until_;
 }
 
-bool StreamCursor::next_is_missing(const SpoolReader &reader, const SpoolStream &stream) {
-    const std::uint32_t following = stream.chunks[chunk_].sequence + 1;
-    return reader.following() && stream.chunks[chunk_ + 1].sequence != following && still_to_come(following);
+const SpoolChunk *StreamCursor::present(const SpoolStream &stream) {
+    const auto is_it = [this](const SpoolChunk &chunk) {
+        return chunk.sequence == sequence_ && chunk.offset == chunk_offset_;
+    };
+    if (place_ < stream.chunks.size() && is_it(stream.chunks[place_])) return &stream.chunks[place_];
+    const auto found = std::find_if(stream.chunks.begin(), stream.chunks.end(), is_it);
+    if (found == stream.chunks.end()) return nullptr;
+    place_ = static_cast<std::size_t>(found - stream.chunks.begin());
+    return &*found;
+}
+
+// What comes behind the present chunk; at the start, the first one.
+const SpoolChunk *StreamCursor::following(const SpoolStream &stream) const {
+    if (!begun_) return stream.chunks.empty() ? nullptr : stream.chunks.data();
+    SpoolChunk here;
+    here.sequence = sequence_;
+    here.offset = chunk_offset_;
+    const auto found = std::upper_bound(stream.chunks.begin(), stream.chunks.end(), here);
+    return found == stream.chunks.end() ? nullptr : &*found;
+}
+
+// Goes to the following chunk; false: there is none that may be read yet.
+bool StreamCursor::move_on(SpoolReader &reader, const SpoolStream &stream) {
+    const SpoolChunk *next = following(stream);
+    if (next == nullptr) return false;
+    const std::uint32_t expected = begun_ ? sequence_ + 1 : 0;
+    if (next->sequence != expected) {
+        // The first chunks of a ring that was joined late are not waited for.
+        const bool overwritten = !begun_ && reader.overwritten();
+        if (reader.following() && !overwritten && still_to_come(expected)) return false;
+        if (reader.ring_bytes() != 0) reader.overwritten_ = true;
+    }
+    begun_ = true;
+    sequence_ = next->sequence;
+    chunk_offset_ = next->offset;
+    place_ = static_cast<std::size_t>(next - stream.chunks.data());
+    slot_ = 1;
+    gone_ = false;
+    return true;
+}
+
+bool StreamCursor::is_last(const SpoolReader &reader, const SpoolStream &stream) {
+    const SpoolChunk *next = place_ + 1 < stream.chunks.size() ? &stream.chunks[place_ + 1] : nullptr;
+    if (next == nullptr) return true;
+    return reader.following() && next->sequence > sequence_ + 1 && still_to_come(sequence_ + 1);
+}
+
+void StreamCursor::give_back_window() {
+    window_.reset();  // also so that the next look is a fresh one
+    window_used_ = 0;
 }
 
 bool StreamCursor::next(SpoolReader &reader, SpoolRecord &record) {
+    const SpoolStream &stream = reader.streams()[stream_];
     for (;;) {
-        const SpoolStream &stream = reader.streams()[stream_];
-        if (reader.following() && chunk_ == 0 && stream.chunks[0].sequence != 0 && still_to_come(0)) return false;
-        const bool last_chunk = chunk_ + 1 >= stream.chunks.size() || next_is_missing(reader, stream);
-        const SpoolChunk &chunk = stream.chunks[chunk_];
-        const Found found = find_committed(reader, chunk, last_chunk);
+        const SpoolChunk *chunk = begun_ ? present(stream) : nullptr;
+        const bool last_chunk = chunk != nullptr && is_last(reader, stream);
+        const Found found = chunk == nullptr ? Found::overwritten : find_committed(reader, *chunk, last_chunk);
+        if (found == Found::overwritten && begun_ && (chunk != nullptr || caught_up_at_ + 1 < reader.polls())) {
+            reader.overwritten_ = true;
+        }
+        if (found == Found::overwritten || (found == Found::nothing && !last_chunk)) {
+            if (move_on(reader, stream)) continue;
+        }
         if (found != Found::committed) {
-            if (found == Found::nothing && !last_chunk) {
-                ++chunk_;
-                slot_ = 1;
-                continue;
-            }
-            window_.reset();  // also so that the next look is a fresh one
-            window_used_ = 0;
+            give_back_window();
+            if (found == Found::nothing) caught_up_at_ = reader.polls();
             return false;
         }
         RawSlot raw;
-        std::memcpy(&raw, slot_at(reader, chunk, slot_), sizeof(raw));
+        std::memcpy(&raw, slot_at(reader, *chunk, slot_), sizeof(raw));
         const std::uint32_t slot = slot_++;
         if (raw.kind == static_cast<std::uint8_t>(wire::RecordKind::text)) continue;  // its record was torn
         if (!makes_sense(raw)) {
             ++reader.damage_.damaged;
             continue;
         }
-        decode(raw, commit_of(raw, chunk.offset), chunk, stream.id, slot, record);
-        if (has_text(record.kind)) read_payload(reader, chunk, record.end, record.payload);
+        decode(raw, commit_of(raw, chunk->salt), *chunk, stream.id, slot, record);
+        if (has_text(record.kind)) read_payload(reader, *chunk, record.end, record.payload);
         return true;
     }
 }
@@ -179,7 +230,7 @@ void StreamCursor::read_payload(SpoolReader &reader, const SpoolChunk &chunk, st
         RawSlot raw;
         std::memcpy(&raw, at, sizeof(raw));
         const std::uint32_t number = std::uint32_t{raw.family} | std::uint32_t{raw.mode} << 8;
-        if (commit_of(raw, chunk.offset) != wire::State::complete ||
+        if (commit_of(raw, chunk.salt) != wire::State::complete ||
             raw.kind != static_cast<std::uint8_t>(wire::RecordKind::text) || number != index) {
             break;
         }

@@ -287,7 +287,7 @@ void DeadlockDetector::child_wait_begun(Index index) {
 
 void DeadlockDetector::finish(Report &report, const SourceNotes &notes) {
     before_change();
-    const bool lost = notes.dropped > 0 || notes.torn > 0;
+    const bool lost = notes.incomplete();
     for (const Index at : tracked_) {
         Deadlock &deadlock = deadlocks_[at];
         if (deadlock.state != Deadlock::State::open) continue;

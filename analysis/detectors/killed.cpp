@@ -43,7 +43,7 @@ class KilledWhileHolding : public Detector {
     }
 
     void finish(Report &report, const SourceNotes &notes) override {
-        const bool lost = notes.dropped > 0 || notes.torn > 0;
+        const bool lost = notes.incomplete();
         for (const Found &found : found_) report.findings.push_back(describe(found, report.from_utc_ns, lost));
         if (not_listed_ > 0)
             report.notes.push_back(

@@ -41,7 +41,7 @@ class LockLostOnClose : public Detector {
             Finding finding;
             finding.kind = "lock_lost_on_close";
             // An unlock that was not recorded would have come before.
-            finding.certainty = notes.dropped > 0 || notes.torn > 0 ? Certainty::possible : Certainty::confirmed;
+            finding.certainty = notes.incomplete() ? Certainty::possible : Certainty::confirmed;
             finding.from_ns = finding.to_ns = found.t_ns - report.from_utc_ns;
             finding.locks.push_back(model().locks[lock].id);
             finding.participants.push_back(participant_of(model(), found.image, found.pid, found.tid));

@@ -203,7 +203,7 @@ void LockOrderInversion::finish(Report &report, const SourceNotes &notes) {
         std::vector<const Dependency *> circle;
         circle.reserve(places.size());
         for (const std::size_t place : places) circle.push_back(all[place]);
-        Finding finding = describe(circle, report.from_utc_ns, notes.dropped > 0 || notes.torn > 0);
+        Finding finding = describe(circle, report.from_utc_ns, notes.incomplete());
         if (happened.count({finding.locks.begin(), finding.locks.end()}) == 0)
             report.findings.push_back(std::move(finding));
     }

@@ -94,7 +94,7 @@ class NonAtomicUpgrade : public Detector {
         Finding finding;
         finding.kind = "non_atomic_upgrade";
         finding.severity = happened ? Severity::warning : Severity::info;
-        const bool incomplete = notes.dropped > 0 || notes.torn > 0;
+        const bool incomplete = notes.incomplete();
         finding.certainty = happened && !incomplete ? Certainty::confirmed : Certainty::possible;
         finding.from_ns = finding.to_ns = found.t_ns - from_utc_ns;
         finding.locks.push_back(model().locks[lock].id);

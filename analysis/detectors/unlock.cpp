@@ -25,12 +25,14 @@ class UnlockWithoutLock : public Detector {
     }
 
     void finish(Report &report, const SourceNotes &notes) override {
+        // In a flight recorder the lock calls before are mostly just overwritten.
+        if (notes.overwritten) return;
         for (const auto &[lock, found] : by_lock_) {
             Finding finding;
             finding.kind = "unlock_without_lock";
             finding.severity = Severity::info;
             // What was locked before the recording began, or recorded and lost, is not known here.
-            finding.certainty = notes.dropped > 0 || notes.torn > 0 ? Certainty::possible : Certainty::likely;
+            finding.certainty = notes.incomplete() ? Certainty::possible : Certainty::likely;
             finding.from_ns = finding.to_ns = found.t_ns - report.from_utc_ns;
             finding.locks.push_back(model().locks[lock].id);
             finding.participants.push_back(participant_of(model(), found.image, found.pid, found.tid));

@@ -63,8 +63,7 @@ class UpgradeDeadlock : public Detector {
         for (const auto &[lock, upgrades] : by_lock_) {
             const auto [one, other] = pair_of(upgrades);
             if (one == nullptr) continue;
-            report.findings.push_back(
-                describe(lock, *one, *other, report.from_utc_ns, notes.dropped > 0 || notes.torn > 0));
+            report.findings.push_back(describe(lock, *one, *other, report.from_utc_ns, notes.incomplete()));
         }
     }
 

@@ -11,6 +11,7 @@
 
 #include "analysis/source/event_log.h"
 #include "analysis/source/event_spool.h"
+#include "lockcore/closed_spool.h"
 #include "lockcore/spool_reader.h"
 
 namespace planloop::analysis {
@@ -46,7 +47,7 @@ class SessionSource final : public EventSource {
     void find_spools();
     void find_log();
     bool spool_is_read(const std::string &name) const {
-        return name.empty() ? !spools_.empty() : spools_.count(name) != 0;
+        return name.empty() ? !spools_.empty() : exported_.count(name) != 0;
     }
 
     Session session_;
@@ -54,6 +55,7 @@ class SessionSource final : public EventSource {
     EventTables tables_;
     std::vector<Part> parts_;
     std::set<std::string> spools_;                 // names of those that are read
+    std::set<std::string> exported_;               // the same, and what they were called while they were written
     std::map<std::string, std::string> failures_;  // by path
     bool has_log_ = false;
     bool at_end_ = false;
@@ -92,7 +94,10 @@ void SessionSource::find_spools() {
                 fmt::format("{}: not read: a session shows {} spools at most", printable(path), kMostSpools);
             continue;
         }
-        spools_.insert(path.substr(path.rfind('/') + 1));
+        const std::string name = path.substr(path.rfind('/') + 1);
+        spools_.insert(name);
+        exported_.insert(name);
+        exported_.insert(name_while_written(name));
         parts_.emplace_back();
         parts_.back().events = std::make_unique<SpoolEvents>(
             std::move(reader), number, tables_, SpoolEvents::Following{options_.follow, options_.hold_back_ns});

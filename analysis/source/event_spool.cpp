@@ -128,10 +128,13 @@ void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
             continue;
         }
         if (head.kind == RecordKind::trace) {
-            open.speaker = learn_trace(head);
+            open.speaker = learn_trace(head, open.speaker);
             continue;
         }
-        if (head.kind == RecordKind::process) learn_process(head);
+        if (head.kind == RecordKind::process && !learn_process(head)) continue;
+        if (reader_->ring_bytes() != 0 && head.file != 0 && tables_.files.count(number(head.file)) == 0) {
+            continue;  // what it was about has been overwritten
+        }
         open.has_head = true;
         open.head_key = std::max(key_of(head, head.begin), streams_[index].last_key);
     }
@@ -337,14 +340,20 @@ void SpoolEvents::finish_call(std::uint32_t index, const SpoolRecord &record, Ev
     endings.insert(place.base(), {key, event});
 }
 
-void SpoolEvents::learn_process(const SpoolRecord &record) {
+// False: it was known already, and is only said again in another chunk of a ring.
+bool SpoolEvents::learn_process(const SpoolRecord &record) {
+    const bool repeated = (record.flags & wire::kRepeated) != 0;
+    const std::uint32_t id = number(record.process);
+    if (repeated && tables_.processes.count(id) != 0) return false;
     ProcessInfo info;
     parse_process(record.payload, info);
     if (info.pid == 0) info.pid = record.pid;
-    info.parent_process = number(info.parent_process);
-    const std::uint32_t id = number(record.process);
+    // What it shared with its parent when it began may be long gone by now.
+    info.parent_process = repeated ? 0 : number(info.parent_process);
+    if (repeated) info.replaced_by_exec = false;
     if (info.trace_id.empty()) info.trace_id = own_trace_id(info);
     if (id != 0) tables_.processes[id] = std::move(info);
+    return true;
 }
 
 // A process that inherited no trace id has one of its own: made of what tells processes apart, so that it is the same
@@ -373,6 +382,7 @@ std::uint32_t SpoolEvents::learn_sharer(const SpoolRecord &record) {
 void SpoolEvents::learn_file(const SpoolRecord &record) {
     FileInfo info;
     const std::uint32_t id = number(parse_file(record.payload, info));
+    if ((record.flags & wire::kRepeated) != 0 && tables_.files.count(id) != 0) return;
     if (id != 0) tables_.files[id] = std::move(info);
 }
 
@@ -387,11 +397,15 @@ std::uint32_t SpoolEvents::learn_program(const SpoolRecord &record) {
 
 // A process at work on an operation gets a number of a process, counted down from the highest; those of operations long
 // past are used again, so that a program that starts operations for ever costs no more memory than one that stops.
-std::uint32_t SpoolEvents::learn_trace(const SpoolRecord &record) {
+std::uint32_t SpoolEvents::learn_trace(const SpoolRecord &record, std::uint32_t speaker) {
     std::string trace_id;
     std::string operation;
     parse_trace(record.payload, trace_id, operation);
     if (trace_id.empty() && operation.empty()) return 0;
+    if (speaker != 0) {  // said again in another chunk of a ring
+        const ProcessInfo &present = tables_.processes[speaker];
+        if (present.trace_id == trace_id && present.operation == operation) return speaker;
+    }
     const std::uint32_t id = number(kLocalMask - operations_++ % kMostOperations);
     ProcessInfo info = tables_.processes[number(record.process)];
     if (info.pid == 0) info.pid = record.pid;
@@ -418,6 +432,7 @@ void SpoolEvents::add_notes(SourceNotes &notes) const {
     const std::uint64_t dropped = reader_->dropped();
     notes.dropped = dropped > ~notes.dropped ? ~std::uint64_t{0} : notes.dropped + dropped;
     notes.torn += reader_->damage().torn;
+    notes.overwritten = notes.overwritten || reader_->overwritten();
     for (std::string &line : reader_->messages()) notes.messages.push_back(std::move(line));
 }
 

@@ -80,11 +80,11 @@ class SpoolEvents final : public EventPart {
     void take_head(std::uint32_t index, Event &event);
     void describe(const SpoolRecord &record, Event &event) const;
     void finish_call(std::uint32_t index, const SpoolRecord &record, Event event);
-    void learn_process(const SpoolRecord &record);
+    bool learn_process(const SpoolRecord &record);
     std::string own_trace_id(const ProcessInfo &info) const;
     std::uint32_t learn_sharer(const SpoolRecord &record);
     void learn_file(const SpoolRecord &record);
-    std::uint32_t learn_trace(const SpoolRecord &record);
+    std::uint32_t learn_trace(const SpoolRecord &record, std::uint32_t speaker);
     std::uint32_t learn_program(const SpoolRecord &record);
     std::uint32_t image_of(std::int32_t pid, std::uint64_t start_time) const;
     std::uint32_t number(std::uint32_t local) const { return part_number(part_, local); }

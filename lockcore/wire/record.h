@@ -93,12 +93,13 @@ enum class State : std::uint8_t {
     abandoned = 4,  // the thread left the call without coming back (cancellation, longjmp); end: seen at
 };
 
-// Flags of acquire and release records.
+// Flags of acquire and release records, and kRepeated.
 enum Flags : std::uint8_t {
     kBlocking = 1,       // the call may wait
     kSyscall = 4,        // made through syscall(2)
     kBadArguments = 8,   // the kernel would not know what to lock: command, pointer or range is invalid
     kInstrumented = 16,  // recorded by the program itself, which links lockcore
+    kRepeated = 32,      // process, file, trace: said before, in a part of a ring that may be overwritten
 };
 
 enum class CloseCause : std::uint8_t { close, replaced, close_range, stream, exec, exit, unseen };

@@ -18,7 +18,7 @@
 
 namespace planloop::wire {
 
-inline constexpr std::uint32_t kShimLinkVersion = 1;
+inline constexpr std::uint32_t kShimLinkVersion = 2;
 inline constexpr char kShimLinkSymbol[] = "planloop_shim_link";
 
 struct ShimLink {
@@ -32,6 +32,9 @@ struct ShimLink {
     // The number in the spool of the file that `fd` is open on, recorded if it is new; 0: not known. Tells the library
     // as well that this process takes POSIX locks on it, which the close of any of its descriptors drops.
     std::uint32_t (*posix_file)(int fd) noexcept;
+
+    // In a ring: sees to it that the process is introduced in the chunk that the thread's next record goes into.
+    void (*introduce)() noexcept;
 
     // While the thread's count is above zero its lock calls are lockcore's to record.
     void (*suppress)(int by) noexcept;

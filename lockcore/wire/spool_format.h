@@ -11,6 +11,18 @@
 // `reserved_bytes` is allocated on disk before anyone writes it, since a store to a page without a block is
 // SIGBUS in somebody's program; what was reserved is never given back while the session may record.
 //
+// A spool with `ring_bytes` is a flight recorder: it keeps the newest. Its chunks all have kRingChunkBytes and stand
+// from kRingChunkBytes on; `next_offset` counts on past the end of the file, and the chunk that is claimed at a
+// position p is the one at ring_offset(p), if it may be taken: never used, left by its thread, or its thread is gone. A
+// chunk that a thread still writes into is passed over. So the oldest goes first, and nobody writes into another's
+// chunk. Who takes a chunk stores a ring_taking() word in place of its magic, zeroes it and writes a new header; a
+// reader looks at the header again after it has read slots, and drops them when it has changed. What records refer to
+// is repeated (kRepeated) in each chunk: a chunk with a lock call in it also has its process and its file.
+//
+// Rejected for the ring: rings of each thread's own (a session's bound would depend on its number of threads, and what
+// dead threads leave would have to be shared anyway); a part of the file that is never recycled for introductions (a
+// recorder that is left on for weeks meets more processes than any such part holds).
+//
 // Chunk headers repeat what a reader needs if page 0 is lost, and their own offset: after a claim whose owner died
 // before it wrote its header, a reader looks for the next page that names itself.
 //
@@ -29,13 +41,19 @@ namespace planloop::wire {
 
 inline constexpr char kSpoolMagic[8] = {'P', 'L', 'S', 'P', 'O', 'O', 'L', '\n'};
 inline constexpr std::uint32_t kChunkMagic = 0x4b4e4843;  // "CHNK"
-inline constexpr std::uint32_t kFormatVersion = 1;
+// A chunk of a ring whose thread has left it.
+inline constexpr std::uint32_t kLeftChunkMagic = 0x4c4e4843;  // "CHNL"
+// Version 1 had no ring, and salts that told the offset alone.
+inline constexpr std::uint32_t kFormatVersion = 2;
 inline constexpr std::uint32_t kEndianMark = 0x01020304;
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kSlotBytes = sizeof(Record);
 inline constexpr std::size_t kFirstChunkBytes = kPageBytes;
 inline constexpr std::size_t kLargestChunkBytes = 256 * 1024;
 inline constexpr std::uint64_t kDefaultLimitBytes = std::uint64_t{1} << 30;
+// In a ring. Room for the longest introductions of a process and a file together, and for some lock calls.
+inline constexpr std::size_t kRingChunkBytes = 16 * 1024;
+inline constexpr std::uint64_t kSmallestRingBytes = 16 * kRingChunkBytes;
 
 enum class ClockKind : std::uint32_t {
     monotonic,  // ticks are nanoseconds of CLOCK_MONOTONIC
@@ -64,6 +82,10 @@ enum class Drop : std::uint32_t {
 
 inline constexpr std::uint32_t kSharingPids = 64;
 
+// Whether a spool may still be written. Who wants to close it (to compress it) says so, looks whether any process has
+// it mapped, and then makes it final; who opens it meanwhile takes it back. A closed one gets another name at once.
+enum class Closing : std::uint32_t { open, wanted, closed };
+
 struct SpoolHeader {
     char magic[8];
     std::uint32_t version;
@@ -73,11 +95,15 @@ struct SpoolHeader {
     ClockKind clock;
     Calibration created;
     std::uint64_t limit_bytes;  // the file never grows past this
+    std::uint64_t ring_bytes;   // a multiple of kRingChunkBytes; 0: at its limit the spool records nothing more
 
     alignas(64) std::atomic<std::uint64_t> next_offset;  // where the next chunk starts
     std::atomic<std::uint64_t> reserved_bytes;           // allocated on disk, from the file's start
     std::atomic<std::uint32_t> growing;                  // tid of the thread that extends the file; 0: nobody
     std::atomic<std::uint32_t> supervisor;               // pid of a live `dev run`; 0: none
+    std::atomic<Closing> closing;
+    std::atomic<std::uint32_t> foreign_pids;  // 1: somebody here has pids that mean nothing to others (a pid namespace)
+    std::uint64_t pid_space;                  // inode of the maker's pid namespace; 0: not known
 
     alignas(64) std::atomic<std::uint32_t> next_process;  // counters of session-wide numbers; 0 is never given
     std::atomic<std::uint32_t> next_stream;
@@ -101,7 +127,8 @@ static_assert(offsetof(SpoolHeader, next_offset) % 64 == 0 && offsetof(SpoolHead
 struct alignas(64) ChunkHeader {
     std::uint32_t magic;  // stored last, with release order
     std::uint16_t version;
-    std::uint16_t clock;     // ClockKind of the records in it: a process may be forbidden to read the counter
+    std::uint16_t clock;     // bit 0: ClockKind of the records in it: a process may be forbidden to read the counter;
+                             // from bit 1 on: how often the chunk has been claimed, so that no two claims look alike
     std::uint64_t offset;    // of this header in the file
     std::uint32_t bytes;     // of the chunk, this header included
     std::uint32_t process;   // the process image
@@ -113,9 +140,31 @@ struct alignas(64) ChunkHeader {
 };
 static_assert(sizeof(ChunkHeader) == 64);
 
-// What every commit word of a chunk carries, so that stray bytes are not taken for a record.
-constexpr std::uint32_t chunk_salt(std::uint64_t offset) noexcept {
+constexpr ClockKind chunk_clock(std::uint16_t clock) noexcept {
+    return static_cast<ClockKind>(clock & 1);
+}
+
+// What every commit word of a chunk carries, so that stray bytes are not taken for a record, nor are those of who had
+// the chunk before.
+constexpr std::uint32_t chunk_salt(std::uint64_t offset, std::uint32_t stream, std::uint32_t sequence) noexcept {
+    std::uint32_t mixed = static_cast<std::uint32_t>(offset / kPageBytes) * 0x9e3779b1u;
+    mixed ^= stream * 0x85ebca6bu ^ sequence * 0xc2b2ae35u;
+    return ((mixed ^ mixed >> 15) & 0xffffffu) | 1u;
+}
+constexpr std::uint32_t chunk_salt_of_version_1(std::uint64_t offset) noexcept {
     return static_cast<std::uint32_t>((offset / kPageBytes * 0x9e3779b1u) & 0xffffffu) | 1u;
+}
+
+// Where in the file the chunk of a position of a ring is.
+constexpr std::uint64_t ring_offset(std::uint64_t position, std::uint64_t ring_bytes) noexcept {
+    return kRingChunkBytes + (position - kRingChunkBytes) % ring_bytes;
+}
+// In place of a magic: this thread is taking the chunk. No magic has the top bit.
+constexpr std::uint32_t ring_taking(std::uint32_t tid) noexcept {
+    return 0x80000000u | tid;
+}
+constexpr bool is_ring_taking(std::uint32_t magic) noexcept {
+    return (magic & 0x80000000u) != 0;
 }
 
 }  // namespace planloop::wire

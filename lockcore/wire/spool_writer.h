@@ -82,11 +82,14 @@ class SpoolWriter {
 
     // Opens the spool of this boot in `spool_folder`, which exists, and makes the file (0600) if it must. Maps one
     // page. 0 or a negative errno; -EPROTO: the file there is not a spool of this version.
-    int open(const char *spool_folder, std::uint64_t limit_bytes = kDefaultLimitBytes) noexcept;
+    // A new file gets `limit_bytes`, or is a ring when `ring_bytes` is not 0 (rounded to whole chunks).
+    int open(const char *spool_folder, std::uint64_t limit_bytes = kDefaultLimitBytes,
+             std::uint64_t ring_bytes = 0) noexcept;
     bool is_open() const noexcept { return header_ != nullptr; }
 
     SpoolHeader &header() noexcept { return *header_; }
     ClockKind clock() const noexcept { return clock_; }
+    bool is_ring() const noexcept { return ring_bytes_ != 0; }
     const char *path() const noexcept { return path_; }
     std::uint64_t ticks() const noexcept { return read_ticks(clock_); }
 
@@ -106,13 +109,23 @@ class SpoolWriter {
     void count_refusal() noexcept { count_drop(refusal_.load(std::memory_order_relaxed)); }
 
     // A chunk of `bytes`, or where there is no room for that of `least_bytes` (whole pages), mapped, zero and ready to
-    // be written; `bytes` becomes its size. nullptr: dropped and counted.
-    char *claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset) noexcept;
+    // be written; `bytes` becomes its size. nullptr: dropped and counted. In a ring all chunks have one size, and
+    // `claim` tells how often this one was claimed (ChunkHeader::clock).
+    char *claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset,
+                      std::uint16_t &claim) noexcept;
+    char *claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset) noexcept {
+        std::uint16_t claim = 0;
+        return claim_chunk(bytes, least_bytes, offset, claim);
+    }
 
   private:
     char *try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept;
-    int create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes) noexcept;
+    char *try_claim_in_ring(std::uint64_t &offset, std::uint16_t &claim, Drop &why) noexcept;
+    bool take_in_ring(char *chunk, std::uint16_t &claim) noexcept;
+    int create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes, std::uint64_t ring_bytes) noexcept;
     int map_header() noexcept;
+    int map_file(int fd) noexcept;
+    int open_again() const noexcept;
     int extend(std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept;
     int allocate(int fd, std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept;
     bool still_extends(std::uint64_t from, std::uint32_t tid) const noexcept;
@@ -122,13 +135,21 @@ class SpoolWriter {
 
     static constexpr std::uint64_t kRetryTicks = std::uint64_t{1} << 28;  // 0.1 to 0.3 s
     ClockKind clock_ = ClockKind::monotonic;
+    std::uint64_t ring_bytes_ = 0;
+    std::uint64_t device_ = 0, inode_ = 0;  // another file may get this one's name
     std::atomic<std::uint64_t> retry_at_ = 0;
     std::atomic<Drop> refusal_ = Drop::no_space;
     std::atomic<char *> windows_[kMostWindows] = {};
     char path_[kPathBytes] = {};
 };
 
-inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes) noexcept {
+// The pid namespace of this process; 0: not known.
+inline std::uint64_t pid_space() noexcept {
+    struct stat status {};
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/ns/pid", &status, 0) == 0 ? status.st_ino : 0;
+}
+
+inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes, std::uint64_t ring_bytes) noexcept {
     std::uint8_t boot_id[16] = {};
     if (!read_boot_id(boot_id)) return -ENOSYS;
     const std::size_t folder_length = std::strlen(spool_folder);
@@ -149,10 +170,17 @@ inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes
     }
     std::memcpy(out, kEnding, sizeof(kEnding));
 
-    int result = map_header();
-    if (result == -ENOENT) {
-        result = create(boot_id, limit_bytes);
-        if (result == 0 || result == -EEXIST) result = map_header();
+    // Who closes a spool gives it another name at once.
+    constexpr int kPatience = 20'000;
+    int result = 0;
+    for (int waited = 0; waited < kPatience; ++waited) {
+        result = map_header();
+        if (result == -ENOENT) {
+            result = create(boot_id, limit_bytes, ring_bytes);
+            if (result == 0 || result == -EEXIST) result = map_header();
+        }
+        if (result != -ESTALE) break;
+        raw_syscall(SYS_sched_yield);
     }
     return result;
 }
@@ -160,36 +188,56 @@ inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes
 inline int SpoolWriter::map_header() noexcept {
     const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
     if (fd < 0) return fd;
+    const int result = map_file(fd);
+    raw_close(fd);
+    return result;
+}
+
+inline int SpoolWriter::map_file(int fd) noexcept {
     struct stat status {};
     long result = raw_syscall(SYS_fstat, fd, &status);
     if (result == 0 && (!S_ISREG(status.st_mode) || status.st_size < static_cast<off_t>(kPageBytes))) result = -EPROTO;
     if (result == 0) result = raw_syscall(SYS_mmap, nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (result < 0 && result > -4096) {
-        raw_close(fd);
-        return static_cast<int>(result);
-    }
+    if (result < 0 && result > -4096) return static_cast<int>(result);
     auto *header = reinterpret_cast<SpoolHeader *>(result);
     const std::uint64_t next = header->next_offset.load(std::memory_order_relaxed);
     const std::uint64_t reserved = header->reserved_bytes.load(std::memory_order_acquire);
     bool ours = std::memcmp(header->magic, kSpoolMagic, sizeof(kSpoolMagic)) == 0 &&
                 header->version == kFormatVersion && header->endian == kEndianMark && next >= kPageBytes &&
-                next % kPageBytes == 0;
+                next % kPageBytes == 0 && header->ring_bytes % kRingChunkBytes == 0;
     // A file that was cut short promises pages it has not got: a store there is SIGBUS. It may have grown since fstat.
     if (ours && reserved > static_cast<std::uint64_t>(status.st_size)) {
         ours = raw_syscall(SYS_fstat, fd, &status) == 0 && reserved <= static_cast<std::uint64_t>(status.st_size);
     }
-    raw_close(fd);
-    if (!ours) {
+    Closing wanted = Closing::wanted;
+    const bool closed =
+        ours && !header->closing.compare_exchange_strong(wanted, Closing::open) && wanted == Closing::closed;
+    if (!ours || closed) {
         raw_syscall(SYS_munmap, header, kPageBytes);
-        return -EPROTO;
+        return ours ? -ESTALE : -EPROTO;
     }
+    device_ = status.st_dev;
+    inode_ = status.st_ino;
+    ring_bytes_ = header->ring_bytes;
+    if (ring_bytes_ != 0 && header->pid_space != pid_space()) header->foreign_pids = 1;
     clock_ = header->clock == ClockKind::tsc ? detect_clock() : ClockKind::monotonic;
     header_ = header;
     return 0;
 }
 
+// The file that is mapped, opened by its name; -ESTALE: the name is another one's now.
+inline int SpoolWriter::open_again() const noexcept {
+    const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
+    if (fd < 0) return fd;
+    struct stat status {};
+    if (raw_syscall(SYS_fstat, fd, &status) == 0 && status.st_dev == device_ && status.st_ino == inode_) return fd;
+    raw_close(fd);
+    return -ESTALE;
+}
+
 // The file appears under its name only when its header is whole: two processes may come here at once.
-inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes) noexcept {
+inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes,
+                               std::uint64_t ring_bytes) noexcept {
     struct rlimit limit {};  // past it, a write is SIGXFSZ
     if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, &limit) == 0 && limit.rlim_cur < kPageBytes) return -EFBIG;
     // Thread numbers alone are no names: two containers have the same ones.
@@ -212,6 +260,13 @@ inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t 
     header->created = calibrate(header->clock);
     header->limit_bytes = limit_bytes;
     header->next_offset = kPageBytes;
+    if (ring_bytes != 0) {
+        header->ring_bytes =
+            ring_bytes < kSmallestRingBytes ? kSmallestRingBytes : ring_bytes / kRingChunkBytes * kRingChunkBytes;
+        header->limit_bytes = kRingChunkBytes + header->ring_bytes;
+        header->next_offset = kRingChunkBytes;
+        header->pid_space = pid_space();
+    }
     header->reserved_bytes = kPageBytes;
     header->next_process = header->next_stream = header->next_file = header->next_description = 1;
 
@@ -271,7 +326,7 @@ inline bool SpoolWriter::still_extends(std::uint64_t from, std::uint32_t tid) co
 inline int SpoolWriter::extend(std::uint64_t from, std::uint64_t to, std::uint32_t tid) noexcept {
     struct rlimit limit {};
     if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, &limit) == 0 && to > limit.rlim_cur) return -EFBIG;
-    const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
+    const int fd = open_again();
     if (fd < 0) return fd;
     struct statfs disk {};
     long result = raw_syscall(SYS_fstatfs, fd, &disk);
@@ -307,7 +362,7 @@ inline char *SpoolWriter::window(std::size_t index) noexcept {
     if (index >= kMostWindows) return nullptr;
     char *base = windows_[index].load(std::memory_order_acquire);
     if (base != nullptr) return base;
-    const int fd = raw_open(path_, O_RDWR | O_NOFOLLOW);
+    const int fd = open_again();
     if (fd < 0) return nullptr;
     const long mapped = raw_syscall(SYS_mmap, nullptr, kWindowBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                                     fd, index * kWindowBytes);
@@ -350,12 +405,76 @@ inline char *SpoolWriter::try_claim(std::size_t bytes, std::uint64_t &offset, Dr
     }
 }
 
-inline char *SpoolWriter::claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset) noexcept {
+// Makes the chunk this thread's if nobody writes into it. The whole word is exchanged, with the number of the claim in
+// it, so that what was read of the owner is about the claim that is replaced.
+inline bool SpoolWriter::take_in_ring(char *chunk, std::uint16_t &claim) noexcept {
+    struct Word {
+        std::uint32_t magic;
+        std::uint16_t version, clock;
+    };
+    auto *header = reinterpret_cast<ChunkHeader *>(chunk);
+    static_assert(offsetof(ChunkHeader, version) == 4 && offsetof(ChunkHeader, clock) == 6);
+    std::atomic_ref<std::uint64_t> whole(*reinterpret_cast<std::uint64_t *>(chunk));
+    std::uint64_t seen = whole.load(std::memory_order_acquire);
+    Word word{};
+    std::memcpy(&word, &seen, sizeof(word));
+    if (word.magic != 0 && word.magic != kLeftChunkMagic) {
+        if (header_->foreign_pids.load(std::memory_order_relaxed) != 0) return false;
+        const bool taking = is_ring_taking(word.magic);
+        const auto tid = taking ? static_cast<std::int32_t>(word.magic & ~ring_taking(0)) : header->tid;
+        const long alive = taking ? raw_syscall(SYS_tkill, tid, 0) : raw_syscall(SYS_tgkill, header->pid, tid, 0);
+        if (alive != -ESRCH) return false;
+    }
+    claim = static_cast<std::uint16_t>((word.clock >> 1) + 1);
+    const Word mine{ring_taking(static_cast<std::uint32_t>(raw_syscall(SYS_gettid))), kFormatVersion,
+                    static_cast<std::uint16_t>(claim << 1)};
+    std::uint64_t wanted = 0;
+    std::memcpy(&wanted, &mine, sizeof(wanted));
+    if (!whole.compare_exchange_strong(seen, wanted, std::memory_order_acq_rel)) return false;
+    if (word.magic != 0) std::memset(chunk + sizeof(word), 0, kRingChunkBytes - sizeof(word));
+    return true;
+}
+
+inline char *SpoolWriter::try_claim_in_ring(std::uint64_t &offset, std::uint16_t &claim, Drop &why) noexcept {
+    const std::uint64_t chunks = ring_bytes_ / kRingChunkBytes;
+    std::uint64_t position = header_->next_offset.load(std::memory_order_relaxed);
+    for (std::uint64_t tries = 0; tries < chunks;) {
+        offset = ring_offset(position, ring_bytes_);
+        if (reserve(offset + kRingChunkBytes) != 0) {
+            why = Drop::no_space;
+            return nullptr;
+        }
+        char *base = window(offset / kWindowBytes);
+        if (base == nullptr) {
+            why = Drop::no_mapping;
+            return nullptr;
+        }
+        if (!header_->next_offset.compare_exchange_weak(position, position + kRingChunkBytes,
+                                                        std::memory_order_relaxed)) {
+            continue;
+        }
+        if (take_in_ring(base + offset % kWindowBytes, claim)) return base + offset % kWindowBytes;
+        position += kRingChunkBytes;
+        ++tries;
+    }
+    why = Drop::size_limit;  // every chunk is being written by a thread that lives
+    return nullptr;
+}
+
+inline char *SpoolWriter::claim_chunk(std::size_t &bytes, std::size_t least_bytes, std::uint64_t &offset,
+                                      std::uint16_t &claim) noexcept {
     Drop why{};
-    char *chunk = try_claim(bytes, offset, why);
-    if (chunk == nullptr && bytes > least_bytes) {
-        bytes = least_bytes;
+    char *chunk = nullptr;
+    claim = 0;
+    if (is_ring()) {
+        bytes = kRingChunkBytes;
+        chunk = try_claim_in_ring(offset, claim, why);
+    } else {
         chunk = try_claim(bytes, offset, why);
+        if (chunk == nullptr && bytes > least_bytes) {
+            bytes = least_bytes;
+            chunk = try_claim(bytes, offset, why);
+        }
     }
     if (chunk == nullptr) {
         refusal_.store(why, std::memory_order_relaxed);

@@ -55,6 +55,20 @@ struct StreamWriter {
         record->commit.store(commit_word(salt, state), std::memory_order_release);
     }
 
+    // In a ring: sees to it that `count` slots fit into the present chunk, and tells which one that is. What was said
+    // in another chunk may be overwritten while this one is still read.
+    std::uint64_t chunk_with_room(SpoolWriter &spool, const WriterIdentity &who, std::size_t count) noexcept {
+        return has_room(count) || begin_chunk(spool, who, count) ? chunk_number() : 0;
+    }
+    bool has_room(std::size_t count) const noexcept {
+        return next_ + count * kSlotBytes <= reinterpret_cast<std::uintptr_t>(end_);
+    }
+    std::uint64_t chunk_number() const noexcept { return std::uint64_t{stream_} << 32 | sequence_; }
+
+    // In a ring: above 0 while this thread has a record that it will write into again. Then it keeps its chunk when it
+    // begins another, so that nobody else gets it.
+    std::uint32_t unfinished = 0;
+
     // After fork: the child must not write into its parent's chunk.
     void forget() noexcept { *this = StreamWriter{}; }
 
@@ -100,7 +114,9 @@ struct StreamWriter {
 #endif
     }
     bool begin_chunk(SpoolWriter &spool, const WriterIdentity &who, std::size_t count) noexcept;
+    void leave_chunks() noexcept;
 
+    static constexpr std::size_t kMostKept = 4;
     std::uintptr_t next_ = 0;
     Record *first_ = nullptr;
     Record *end_ = nullptr;
@@ -108,6 +124,8 @@ struct StreamWriter {
     std::uint32_t stream_ = 0;
     std::uint32_t sequence_ = 0;
     std::size_t chunk_bytes_ = kFirstChunkBytes;
+    Record *kept_[kMostKept] = {};  // first slots of chunks in which a record was unfinished when they were full
+    std::size_t kept_count_ = 0;
 };
 
 inline Record *StreamWriter::claim_with_text(SpoolWriter &spool, const WriterIdentity &who, const TextPiece *pieces,
@@ -146,7 +164,8 @@ inline Record *StreamWriter::claim_with_text(SpoolWriter &spool, const WriterIde
 
 inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &who, std::size_t count) noexcept {
     const std::size_t needed = (count + 1) * kSlotBytes;
-    if (needed > kLargestChunkBytes) {
+    const bool ring = spool.is_ring();
+    if (needed > (ring ? kRingChunkBytes : kLargestChunkBytes)) {
         spool.count_drop(Drop::too_long);
         return false;
     }
@@ -155,20 +174,27 @@ inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &
         return false;
     }
     const SignalsBlocked no_signals;
-    if (next_ + count * kSlotBytes <= reinterpret_cast<std::uintptr_t>(end_)) return true;  // a handler began one
+    if (has_room(count)) return true;                           // a handler began one
+    if (ring && unfinished != 0 && kept_count_ == kMostKept) {  // signal handlers within signal handlers
+        spool.count_drop(Drop::reentered);
+        return false;
+    }
     std::size_t bytes = chunk_bytes_;
     while (bytes < needed) bytes *= 4;
     if (bytes > kLargestChunkBytes) bytes = kLargestChunkBytes;
     const std::size_t least_bytes = (needed + kPageBytes - 1) / kPageBytes * kPageBytes;
     std::uint64_t offset = 0;
-    char *memory = spool.claim_chunk(bytes, least_bytes, offset);
+    std::uint16_t claim = 0;
+    char *memory = spool.claim_chunk(bytes, least_bytes, offset, claim);
     if (memory == nullptr) return false;
-    // One call brings in all pages; touching them one by one takes a fault each.
-    if (bytes > kPageBytes) raw_syscall(SYS_madvise, memory, bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+    if (ring) leave_chunks();
+    // One call brings in all pages; touching them one by one takes a fault each. A chunk of a ring was just zeroed.
+    if (bytes > kPageBytes && claim < 2)
+        raw_syscall(SYS_madvise, memory, bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
     if (stream_ == 0) stream_ = spool.header().next_stream.fetch_add(1, std::memory_order_relaxed);
     auto *header = reinterpret_cast<ChunkHeader *>(memory);
     header->version = static_cast<std::uint16_t>(kFormatVersion);
-    header->clock = static_cast<std::uint16_t>(spool.clock());
+    header->clock = static_cast<std::uint16_t>(static_cast<std::uint32_t>(spool.clock()) | claim << 1);
     header->offset = offset;
     header->bytes = static_cast<std::uint32_t>(bytes);
     header->process = who.process;
@@ -182,9 +208,24 @@ inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &
     first_ = reinterpret_cast<Record *>(memory) + 1;
     end_ = reinterpret_cast<Record *>(memory + bytes);
     next_ = reinterpret_cast<std::uintptr_t>(first_);
-    salt_ = chunk_salt(offset);
+    salt_ = chunk_salt(offset, stream_, header->sequence);
     if (bytes == chunk_bytes_ && chunk_bytes_ < kLargestChunkBytes) chunk_bytes_ *= 4;
     return true;
+}
+
+// The chunk that was full, and those kept for a record that is finished by now, may be taken by others.
+inline void StreamWriter::leave_chunks() noexcept {
+    if (first_ == nullptr) return;
+    if (unfinished != 0) {
+        kept_[kept_count_++] = first_;
+        return;
+    }
+    const auto leave = [](Record *first) {
+        auto *header = reinterpret_cast<ChunkHeader *>(first - 1);
+        std::atomic_ref<std::uint32_t>(header->magic).store(kLeftChunkMagic, std::memory_order_release);
+    };
+    leave(first_);
+    while (kept_count_ > 0) leave(kept_[--kept_count_]);
 }
 
 }  // namespace planloop::wire

@@ -181,7 +181,8 @@ class SpoolFixture {
         std::uint64_t at = offset;
         for (const ChunkFixture::Slot &slot : chunk.slots_) {
             at += wire::kSlotBytes;
-            put_slot(out, slot, at, wire::commit_word(wire::chunk_salt(offset), slot.spec.state));
+            put_slot(out, slot, at,
+                     wire::commit_word(wire::chunk_salt(offset, spec.stream, spec.sequence), slot.spec.state));
         }
     }
     static void put_slot(std::string &out, const ChunkFixture::Slot &slot, std::uint64_t at, std::uint32_t commit) {

@@ -130,7 +130,7 @@ TEST_F(SpoolReaderTest, SaysInOneLineWhyAFileIsNoSpool) {
         {good.substr(0, 5), "truncated"},
         {good.substr(0, 100), "truncated"},
         {good.substr(0, 4095), "truncated"},
-        {with(offsetof(wire::SpoolHeader, version), 2U), "newer version (format 2"},
+        {with(offsetof(wire::SpoolHeader, version), wire::kFormatVersion + 1), "newer version (format 3"},
         {with(offsetof(wire::SpoolHeader, endian), 0x04030201U), "other byte order"},
     };
     for (const auto &item : cases) {
