@@ -134,6 +134,8 @@ Result<std::string> close_spool(const std::string &path) {
     if (!closing.compare_exchange_strong(seen, wire::Closing::closed) && seen != wire::Closing::closed) {
         return std::string();
     }
+    // Its numbers are those of this spool (wire/share_table.h).
+    unlink((path + ".shares").c_str());
     const std::string stem = path.substr(0, path.size() - kSpoolEnding.size());
     std::string closed = fmt::format("{}-{:x}{}", stem, header->created.utc_ns, kSpoolEnding);
     rename_exported_list(path, closed);
