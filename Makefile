@@ -2,6 +2,7 @@
 #
 #   make demo       build, then watch locks being waited for and a deadlock being named
 #   make test       build with warnings as errors, run every test
+#   make test-exports   judge exports and report page by the programs that they are for (npm packages, Chromium)
 #   make bench      measure what tracing costs
 #   make lint       clang-format on all, clang-tidy on the product's sources, or on FILES='a.cpp b.cpp'
 #   make sanitize   the tests again under the address, undefined-behaviour and thread sanitizers
@@ -13,7 +14,7 @@ JOBS ?= $(shell nproc)
 install := cmake/install-dependencies
 build := cmake --build --parallel $(JOBS) --preset
 
-.PHONY: demo test bench lint sanitize fuzz
+.PHONY: demo test test-exports bench lint sanitize fuzz
 demo:
 	@$(install) build
 	@cmake --preset release --log-level=WARNING -D PLANLOOP_TESTS=OFF -D PLANLOOP_BENCH=OFF
@@ -25,6 +26,12 @@ test:
 	@cmake --preset dev --log-level=WARNING
 	@$(build) dev -- --no-print-directory
 	@ctest --preset dev --parallel $(JOBS)
+
+test-exports:
+	@$(install) build test exports
+	@cmake --preset dev --log-level=WARNING
+	@$(build) dev --target planloop planloop_preload lock_actor -- --no-print-directory
+	@tests/exports/run build/dev
 
 bench:
 	@$(install) build bench

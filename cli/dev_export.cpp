@@ -65,9 +65,12 @@ Result<int> run_dev_export(const Arguments &arguments) {
     options.session = session->id;
     options.alive = liveness_of(*session);
     options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
-    const analysis::Report report =
-        analysis::export_session(**source, options, **format, [&](std::string_view piece) { out->write(piece); });
+    analysis::SessionRecords records;
+    if ((*format)->wants_records) records = analysis::read_session_records(*session);
+    const analysis::Report report = analysis::export_session(**source, options, **format, records,
+                                                             [&](std::string_view piece) { out->write(piece); });
     for (const std::string &note : report.notes) say(note);
+    for (const std::string &note : records.notes) say(note);
     if (const Result<void> written = out->finish(); !written) return written.error();
     return kExitDone;
 }

@@ -6,7 +6,6 @@
 #include <string>
 
 #include "analysis/export/row.h"
-#include "lockcore/clock.h"
 #include "lockcore/jsonl.h"
 
 namespace planloop::analysis {
@@ -48,7 +47,7 @@ class Values {
     }
     void time(std::string_view, std::optional<std::int64_t> utc_ns) {
         begin();
-        if (utc_ns) append_utc(line, *utc_ns);
+        if (utc_ns) append_microseconds_utc(line, *utc_ns);
     }
     template <class T>
     void number(std::string_view, std::optional<T> value) {

@@ -22,6 +22,7 @@
 #include <string_view>
 
 #include "analysis/report.h"
+#include "analysis/session_records.h"
 
 namespace planloop::analysis {
 
@@ -54,6 +55,8 @@ class Exporter {
     virtual void acquisition(const Acquisition & /*taken*/) {}  // in the order in which they ended, the open ones last
     // Waits that brought no lock, in no certain order; see analyse().
     virtual void vain_wait(const TimelineEntry & /*wait*/) {}
+    // What the session's instrumented operations left: after all locks, only where Format::wants_records.
+    virtual void records(const SessionRecords & /*records*/) {}
     virtual void finish(const Report &report) = 0;
 };
 
@@ -62,6 +65,7 @@ struct Format {
     std::string_view what;   // it contains
     std::string_view opens;  // how to look at it
     bool binary = false;
+    bool wants_records = false;
     std::unique_ptr<Exporter> (*make)(const Write &write) = nullptr;  // `write` outlives it
 };
 
@@ -70,7 +74,8 @@ const Format *find_format(std::string_view name);  // nullptr: there is none
 
 // Writes the whole file; AnalysisOptions::timeline_call_sites is set by it. Notes of the report are the caller's to
 // tell.
-Report export_session(EventSource &source, AnalysisOptions options, const Format &format, const Write &write);
+Report export_session(EventSource &source, AnalysisOptions options, const Format &format, const SessionRecords &records,
+                      const Write &write);
 
 // The 16 hex digits by which `dev locks` names a lock call.
 std::string entry_words(std::uint64_t entry);

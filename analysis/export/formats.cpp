@@ -21,13 +21,15 @@ std::unique_ptr<Exporter> make_speedscope(const Write &write);
 namespace {
 
 constexpr Format kFormats[] = {
-    {"perfetto", "threads, waits, holds, who let whom go on", "https://ui.perfetto.dev", true, make_perfetto},
+    {"perfetto", "threads, waits, holds, spans, who let whom go on", "https://ui.perfetto.dev", true, true,
+     make_perfetto},
     {"otlp", "operations, waits and holds as spans (OTLP/JSON lines)", "an OpenTelemetry collector, Jaeger, Tempo",
-     false, make_otlp},
-    {"speedscope", "wait and hold time by call site and lock", "https://www.speedscope.app", false, make_speedscope},
-    {"csv", "a row for each acquisition", "DuckDB, ClickHouse, a spreadsheet", false, make_csv},
-    {"jsonl", "the same rows as JSON lines", "DuckDB, ClickHouse, jq", false, make_jsonl},
-    {"dot", "lock order, and who waits for whom", "Graphviz: dot -Tsvg", false, make_dot},
+     false, true, make_otlp},
+    {"speedscope", "wait and hold time by call site and lock", "https://www.speedscope.app", false, false,
+     make_speedscope},
+    {"csv", "a row for each acquisition", "DuckDB, ClickHouse, a spreadsheet", false, false, make_csv},
+    {"jsonl", "the same rows as JSON lines", "DuckDB, ClickHouse, jq", false, false, make_jsonl},
+    {"dot", "lock order, and who waits for whom", "Graphviz: dot -Tsvg", false, false, make_dot},
 };
 
 // Joins what the timeline tells of one lock call.
@@ -90,7 +92,8 @@ const Format *find_format(std::string_view name) {
     return nullptr;
 }
 
-Report export_session(EventSource &source, AnalysisOptions options, const Format &format, const Write &write) {
+Report export_session(EventSource &source, AnalysisOptions options, const Format &format, const SessionRecords &records,
+                      const Write &write) {
     options.timeline_call_sites = true;
     const std::unique_ptr<Exporter> exporter = format.make(write);
     Joiner joiner(*exporter);
@@ -98,6 +101,7 @@ Report export_session(EventSource &source, AnalysisOptions options, const Format
         source, options, [&](const TimelineEntry &entry) { joiner.add(entry); },
         [&](const TimelineEntry &wait) { exporter->vain_wait(wait); });
     joiner.finish(report);
+    if (format.wants_records) exporter->records(records);
     exporter->finish(report);
     return report;
 }

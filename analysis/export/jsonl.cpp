@@ -7,7 +7,6 @@
 #include <string>
 
 #include "analysis/export/row.h"
-#include "lockcore/clock.h"
 
 namespace planloop::analysis {
 namespace {
@@ -27,7 +26,7 @@ class Members {
             return;
         }
         line += '"';
-        append_utc(line, *utc_ns);
+        append_microseconds_utc(line, *utc_ns);
         line += '"';
     }
     template <class T>

@@ -7,7 +7,8 @@
 // An operation (a trace id, an operation name, a process) is a span; each wait and each hold is a child of it. A wait
 // links to the holds that stood in its way. Trace ids are our own in W3C form (operation_trace.h), span ids are
 // hashes of what they stand for: the same recording gives the same ids. Findings are events of their participants'
-// operations.
+// operations. What instrumented operations recorded themselves stands above it all: their spans, their errors as
+// events `exception`.
 //
 // Memory: by operations.
 #include <fmt/format.h>
@@ -16,6 +17,7 @@
 #include <deque>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -75,7 +77,9 @@ class Attributes {
     void begin(std::string_view key) {
         if (!first_) out_ += ',';
         first_ = false;
-        fmt::format_to(std::back_inserter(out_), "{{\"key\":\"{}\",\"value\":{{", key);
+        out_ += "{\"key\":";
+        append_json_string(out_, key);
+        out_ += ",\"value\":{";
     }
     std::string &out_;
     bool first_ = true;
@@ -134,29 +138,97 @@ class Otlp : public Exporter {
         operation_of(wait, wait.utc_ns - wait.wait_ns, wait.utc_ns);
     }
 
-    void finish(const Report &report) override {
-        for (const Finding &finding : report.findings) tell(finding, report);
-        for (const auto &[process, operations] : processes_) {
-            for (const Operation &operation : operations) {
-                std::string span =
-                    fmt::format(R"({{"traceId":"{}","spanId":"{}","name":)", to_w3c_trace_id(operation.trace_id),
-                                operation_span_id(operation.trace_id, operation.name, process.pid));
-                append_json_string(span, operation.name.empty() ? process.name : operation.name);
-                fmt::format_to(std::back_inserter(span),
-                               R"(,"kind":1,"startTimeUnixNano":"{}","endTimeUnixNano":"{}",)", operation.from_ns,
-                               operation.to_ns);
-                Attributes(span).text("planloop.trace_id", operation.trace_id).close();
-                if (!operation.events.empty()) span += ",\"events\":[" + operation.events + ']';
-                span += ",\"status\":{}}";
-                add(process, span);
+    void records(const SessionRecords &records) override {
+        for (const RecordedTrace &trace : records.traces) {
+            if (!trace.spans.empty()) roots_.emplace(trace.trace_id, recorded_span_id(trace, 0));
+            for (std::size_t at = 0; at < trace.spans.size(); ++at) {
+                const std::int32_t pid = trace.spans[at].pid == 0 ? trace.pid : trace.spans[at].pid;
+                add(Process{pid, trace.process, fmt::format("{}", fmt::join(trace.command, " "))},
+                    recorded_span(trace, at) + (at == 0 ? error_events(trace, records.errors) : std::string()) +
+                        recorded_status(trace.spans[at]));
             }
         }
+    }
+
+    void finish(const Report &report) override {
+        for (const Finding &finding : report.findings) tell(finding, report);
+        for (const auto &[process, operations] : processes_)
+            for (const Operation &operation : operations) add(process, operation_span(process, operation));
         flush();
     }
 
   private:
     static std::string operation_span_id(std::string_view trace_id, std::string_view name, std::int32_t pid) {
         return span_id(fmt::format("operation {} {} {}", trace_id, pid, name));
+    }
+
+    std::string operation_span(const Process &process, const Operation &operation) const {
+        std::string span = fmt::format(R"({{"traceId":"{}","spanId":"{}",)", to_w3c_trace_id(operation.trace_id),
+                                       operation_span_id(operation.trace_id, operation.name, process.pid));
+        if (const auto root = roots_.find(operation.trace_id); root != roots_.end())
+            span += fmt::format(R"("parentSpanId":"{}",)", root->second);
+        span += "\"name\":";
+        append_json_string(span, operation.name.empty() ? process.name : operation.name);
+        span += fmt::format(R"(,"kind":1,"startTimeUnixNano":"{}","endTimeUnixNano":"{}",)", operation.from_ns,
+                            operation.to_ns);
+        Attributes(span).text("planloop.trace_id", operation.trace_id).close();
+        if (!operation.events.empty()) span += ",\"events\":[" + operation.events + ']';
+        return span + ",\"status\":{}}";
+    }
+
+    static std::string recorded_span_id(const RecordedTrace &trace, std::size_t at) {
+        return span_id(fmt::format("span {} {}", trace.trace_id, at));
+    }
+    // By number, else by name: the last one of that name before it.
+    static std::optional<std::size_t> parent_of(const RecordedTrace &trace, std::size_t at) {
+        const RecordedSpan &span = trace.spans[at];
+        std::optional<std::size_t> parent;
+        for (std::size_t i = 0; i < trace.spans.size(); ++i) {
+            if (i == at) continue;
+            const RecordedSpan &other = trace.spans[i];
+            if (span.parent_id != 0 && other.id == span.parent_id) return i;
+            if (span.parent_id == 0 && i < at && !span.parent.empty() && other.name == span.parent) parent = i;
+        }
+        return parent;
+    }
+    // Up to its events.
+    static std::string recorded_span(const RecordedTrace &trace, std::size_t at) {
+        const RecordedSpan &span = trace.spans[at];
+        std::string out = fmt::format(R"({{"traceId":"{}","spanId":"{}",)", to_w3c_trace_id(trace.trace_id),
+                                      recorded_span_id(trace, at));
+        if (const auto parent = parent_of(trace, at))
+            out += fmt::format(R"("parentSpanId":"{}",)", recorded_span_id(trace, *parent));
+        out += "\"name\":";
+        append_json_string(out, span.name);
+        out += fmt::format(R"(,"kind":1,"startTimeUnixNano":"{}","endTimeUnixNano":"{}",)", span.begin_utc_ns,
+                           span.begin_utc_ns + span.duration_ns);
+        Attributes attributes(out);
+        attributes.text("planloop.trace_id", trace.trace_id).text("planloop.status", span.status);
+        if (span.tid != 0) attributes.number("thread.id", span.tid);
+        for (const auto &[key, value] : span.metadata) attributes.text("planloop.metadata." + key, value);
+        attributes.close();
+        return out;
+    }
+    static std::string error_events(const RecordedTrace &trace, const std::vector<RecordedError> &errors) {
+        std::string events;
+        for (const RecordedError &error : errors) {
+            if (error.trace_id != trace.trace_id) continue;
+            events +=
+                fmt::format(R"({}{{"timeUnixNano":"{}","name":"exception",)", events.empty() ? "" : ",", error.utc_ns);
+            Attributes(events)
+                .text("exception.type", error.type)
+                .text("exception.message", error.message)
+                .text("code.function.name", error.function)
+                .close();
+            events += '}';
+        }
+        return events.empty() ? events : ",\"events\":[" + events + ']';
+    }
+    static std::string recorded_status(const RecordedSpan &span) {
+        if (span.status != "error") return ",\"status\":{}}";
+        std::string out = ",\"status\":{\"code\":2,\"message\":";  // STATUS_CODE_ERROR
+        append_json_string(out, span.error);
+        return out + "}}";
     }
 
     Operation &operation_of(const TimelineEntry &entry, std::int64_t from_ns, std::int64_t to_ns) {
@@ -295,6 +367,7 @@ class Otlp : public Exporter {
     std::map<std::tuple<std::string, std::int32_t, std::string>, Operation *> by_name_;
     Operation *known_ = nullptr;  // the last one that was asked for
     std::int32_t known_pid_ = 0;
+    std::map<std::string, std::string> roots_;  // span of the recorded operation, by trace id
     std::map<Process, std::string> batch_;
     std::size_t batched_ = 0;
 };

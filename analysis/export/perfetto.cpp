@@ -7,7 +7,8 @@
 // arguments; below it a track for each lock that it held, with the holds. Slices of one track must nest, and holds do
 // not: where two would overlap (two ranges of a file, a wait that goes on between tries), the later to end gets another
 // track of the same name, and the viewer draws them in one place. A flow leads from the end of a hold to the hold that
-// it let through. Counters tell how many blocked calls wait for a lock; findings are instants on a track of their own.
+// it let through. What instrumented operations recorded stands as spans on a track below the thread. Counters tell how
+// many blocked calls wait for a lock; findings are instants on a track of their own.
 //
 // Times are UTC nanoseconds. A slice is written when it has ended, so packets are not in order of time; the trace
 // processor sorts them. The end of a hold that somebody waits for is kept back until it is known whom it let through.
@@ -15,16 +16,17 @@
 // Memory: by threads, locks held by each, and what is open; and kMostKept holds.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <protozero/pbf_writer.hpp>
 #include <queue>
 #include <string>
 #include <tuple>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -251,7 +253,7 @@ class Perfetto : public Exporter {
 
     void acquisition(const Acquisition &taken) override {
         if (taken.end == Acquisition::End::unknown) return;
-        if (taken.awaited) {
+        if (taken.awaited || begins_as_another_ends(taken)) {
             keep(taken);
         } else {
             write_hold(taken, {});
@@ -263,6 +265,25 @@ class Perfetto : public Exporter {
         wait(entry, vain_outcome(entry));
         // It may be told before the timeline has come to its beginning.
         if (entry.error == ECANCELED) gone_.push({entry.utc_ns, entry.entry});
+    }
+
+    void records(const SessionRecords &records) override {
+        struct Span {
+            const RecordedTrace *trace;
+            const RecordedSpan *span;
+            std::int64_t end_ns() const { return span->begin_utc_ns + span->duration_ns; }
+        };
+        std::vector<Span> spans;
+        for (const RecordedTrace &trace : records.traces)
+            for (const RecordedSpan &span : trace.spans) spans.push_back({&trace, &span});
+        // The outer one first.
+        std::stable_sort(spans.begin(), spans.end(), [](const Span &a, const Span &b) {
+            return std::pair(a.span->begin_utc_ns, b.end_ns()) < std::pair(b.span->begin_utc_ns, a.end_ns());
+        });
+        if (!spans.empty() && !started_) start(spans.front().span->begin_utc_ns);
+        for (const Span &one : spans) begin_span(*one.trace, *one.span);
+        for (auto &[who, lanes] : span_lanes_)
+            for (SpanLane &lane : lanes) end_spans(lane, std::numeric_limits<std::int64_t>::max());
     }
 
     void finish(const Report &report) override {
@@ -289,6 +310,10 @@ class Perfetto : public Exporter {
         std::uint64_t track = 0;
         std::int64_t value = 0;
     };
+    struct SpanLane {
+        std::uint64_t track = 0;
+        std::vector<std::int64_t> open;  // ends of the spans that are, the innermost last
+    };
     struct Kept {
         Acquisition hold;
         std::vector<std::uint64_t> flows;
@@ -299,10 +324,45 @@ class Perfetto : public Exporter {
         started_ = true;
     }
 
+    // Spans of one thread nest, but those of two operations on it need not: these take turns at tracks.
+    void begin_span(const RecordedTrace &trace, const RecordedSpan &span) {
+        const std::int64_t begin_ns = span.begin_utc_ns, end_ns = begin_ns + span.duration_ns;
+        TimelineEntry who;
+        who.pid = span.pid == 0 ? trace.pid : span.pid;
+        who.tid = span.tid == 0 ? who.pid : span.tid;
+        who.process = trace.process;
+        who.command_line = fmt::format("{}", fmt::join(trace.command, " "));
+        const std::uint64_t parent = thread(who).track;
+        std::vector<SpanLane> &lanes = span_lanes_[{who.pid, who.tid}];
+        std::size_t at = 0;
+        for (; at < lanes.size(); ++at) {
+            end_spans(lanes[at], begin_ns);
+            if (lanes[at].open.empty() || lanes[at].open.back() >= end_ns) break;
+        }
+        if (at == lanes.size()) {
+            lanes.push_back({++tracks_, {}});
+            packets_.describe(lanes.back().track, parent, "operations", [](pbf_writer &) {});
+        }
+        lanes[at].open.push_back(end_ns);
+        packets_.event(begin_ns, lanes[at].track, kSliceBegin, [&](pbf_writer &event) {
+            packets_.name(event, "span", span.name);
+            packets_.text(event, "trace_id", trace.trace_id, true);
+            packets_.text(event, "status", span.status, true);
+            packets_.text(event, "error", span.error);
+            for (const auto &[key, value] : span.metadata) packets_.text(event, key, value);
+        });
+    }
+    void end_spans(SpanLane &lane, std::int64_t until_ns) {
+        while (!lane.open.empty() && lane.open.back() <= until_ns) {
+            packets_.event(lane.open.back(), lane.track, kSliceEnd, [](pbf_writer &) {});
+            lane.open.pop_back();
+        }
+    }
+
     void process(const TimelineEntry &call) {
         const auto [at, made] = processes_.try_emplace(call.pid);
         auto &[track, command_line] = at->second;
-        if (!made && command_line == call.command_line) return;
+        if (!made && (call.command_line.empty() || command_line == call.command_line)) return;
         if (made) track = ++tracks_;
         command_line = call.command_line;  // of the program that it runs now
         packets_.describe(track, 0, {}, [&](pbf_writer &descriptor) {
@@ -423,7 +483,16 @@ class Perfetto : public Exporter {
         const auto at = kept_by_entry_.find(last->entry);
         if (at == kept_by_entry_.end()) return;
         at->second->flows.push_back(acquired.entry);
-        let_through_.insert(acquired.entry);
+        let_through_[acquired.entry] = last->entry;
+    }
+
+    // At the moment in which a hold ended that is kept and lets it through: at equal times the end must be written
+    // first.
+    bool begins_as_another_ends(const Acquisition &taken) const {
+        const auto flow = let_through_.find(taken.call.entry);
+        if (flow == let_through_.end()) return false;
+        const auto source = kept_by_entry_.find(flow->second);
+        return source != kept_by_entry_.end() && source->second->hold.ended_utc_ns() >= taken.call.utc_ns;
     }
 
     std::uint64_t counter_of(const TimelineEntry &call) {
@@ -476,6 +545,7 @@ class Perfetto : public Exporter {
     std::map<std::int32_t, std::pair<std::uint64_t, std::string>> processes_;
     std::map<std::pair<std::int32_t, std::int32_t>, Thread> threads_;
     std::map<std::tuple<std::int32_t, std::int32_t, std::string>, HeldTracks> held_;
+    std::map<std::pair<std::int32_t, std::int32_t>, std::vector<SpanLane>> span_lanes_;
     std::map<std::string, Counter> counters_;
     std::unordered_map<std::uint64_t, Counter *> by_track_;
     std::unordered_map<std::uint64_t, std::uint64_t> waiting_;  // blocked calls and their counters' tracks
@@ -483,7 +553,7 @@ class Perfetto : public Exporter {
     std::priority_queue<Gone, std::vector<Gone>, std::greater<>> gone_;  // when a call's process ended
     std::deque<Kept> kept_;
     std::unordered_map<std::uint64_t, Kept *> kept_by_entry_;
-    std::unordered_set<std::uint64_t> let_through_;  // acquisitions, not yet written, that a flow leads to
+    std::unordered_map<std::uint64_t, std::uint64_t> let_through_;  // acquisitions, not yet written: by whose end
 };
 
 }  // namespace

@@ -10,7 +10,9 @@
 //     mode                 text  shared or exclusive
 //     range_start          int   bytes; with range_len 0 to the end of the file; 0 and 0 for whole-file locks
 //     range_len            int
-//     requested_at         time  UTC, RFC 3339; of the first try where tries were folded
+//     requested_at         time  UTC, RFC 3339, to the microsecond, since readers that guess types know no finer one;
+//     of
+//                                the first try where tries were folded
 //     acquired_at          time
 //     released_at          time  empty while held (ended `open`) and where it is not known (ended `unknown`)
 //     acquired_unix_ns     int   acquired_at since the Unix epoch
@@ -36,13 +38,20 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "analysis/call_site.h"
 #include "analysis/export/format.h"
 #include "analysis/render/names.h"
+#include "lockcore/clock.h"
 
 namespace planloop::analysis {
+
+inline void append_microseconds_utc(std::string &out, std::int64_t utc_ns) {
+    append_utc(out, utc_ns);
+    out.erase(out.size() - 4, 3);  // …123456789Z
+}
 
 inline std::string_view end_words(const Acquisition &taken) {
     switch (taken.end) {
