@@ -25,6 +25,7 @@ constexpr Option kSummary{"--summary", "", "leave the timeline out", ""};
 
 constexpr Option kPlanSession{"--session", "S", "its id or a prefix that only it has; default: the current one", ""};
 constexpr Option kPayload{"--file", "F", "read the payload from F; default: standard input", ""};
+constexpr Option kTimeOut{"--timeout", "SECONDS", "how long to wait for the lock; default 30", ""};
 constexpr Option kDryRun{"--dry-run", "", "say what would come of it, write nothing", ""};
 constexpr Option kStatusJson{"--json", "", "one JSON object", ""};
 constexpr Option kName{"--name", "N", "its name; the id begins with it", ""};
@@ -39,7 +40,7 @@ constexpr Option kCompress{"--compress", "", "compress what stays; it is read as
 constexpr Option kPruneDryRun{"--dry-run", "", "say what would be done, do nothing", ""};
 constexpr std::array kPruneOptions{kOlderThan, kTotalSize, kCompress, kPruneDryRun};
 
-constexpr std::array kUpdateOptions{kPlanSession, kPayload, kDryRun};
+constexpr std::array kUpdateOptions{kPlanSession, kPayload, kTimeOut, kDryRun};
 constexpr std::array kStatusOptions{kPlanSession, kStatusJson};
 constexpr std::array kCreateOptions{kName, kId, kTitle, kPurpose};
 constexpr std::array kPlanOptions{kPlanSession};

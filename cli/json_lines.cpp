@@ -46,6 +46,18 @@ bool read(std::string_view text, JsonLine &line) {
 
 }  // namespace
 
+bool is_json_object(std::string_view text) {
+    const std::size_t first = text.find_first_not_of(" \t\r\n");
+    return first != std::string_view::npos && text[first] == '{' && Json::accept(text);
+}
+
+std::string time_of_document(std::string_view text) {
+    const Json json = Json::parse(text, nullptr, false);
+    if (!json.is_object()) return {};
+    const std::string time = text_of(json, "timestamp");
+    return time.empty() ? text_of(json, "started_at") : time;
+}
+
 Result<JsonLineCount> each_json_line(const std::string &path, const std::function<bool(const JsonLine &)> &use) {
     JsonLineCount count;
     if (::access(path.c_str(), F_OK) != 0 && errno == ENOENT) return count;

@@ -25,6 +25,10 @@ struct JsonLineCount {
     std::uint64_t passed_over = 0;
 };
 
+bool is_json_object(std::string_view text);
+// What a document says of its time (`timestamp` or `started_at`); empty: nothing.
+std::string time_of_document(std::string_view text);
+
 // Until `use` gives false.
 Result<JsonLineCount> each_json_line(const std::string &path, const std::function<bool(const JsonLine &)> &use);
 

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
+#include <chrono>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -54,6 +56,19 @@ std::optional<QueueStallSignal> signal_for(const std::optional<SessionLock::Stal
                                         stall->holder.description(), stall->seen_for.count())};
 }
 
+Result<std::chrono::milliseconds> time_out_of(const Arguments &arguments) {
+    const auto given = arguments.value("--timeout");
+    if (!given) return SessionLockOptions().time_out;
+    constexpr double kMostSeconds = 1e6;
+    double seconds = 0;
+    const char *const end = given->data() + given->size();
+    const auto [stop, error] = std::from_chars(given->data(), end, seconds);
+    if (error != std::errc() || stop != end || !(seconds >= 0) || seconds > kMostSeconds) {
+        return Error{fmt::format("--timeout wants seconds, as 10 or 0.5, not '{}'", *given)};
+    }
+    return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
 struct Change {
     std::string before;
     PlanUpdate update;
@@ -88,7 +103,7 @@ struct Request {
     Result<Session> session;
 };
 
-void update(const Request &request, bool dry_run) {
+void update(const Request &request, std::chrono::milliseconds time_out, bool dry_run) {
     const Session session = value_or_throw(request.session);
     const std::string payload = value_or_throw(request.payload);
     if (!has_plan(session)) {
@@ -98,6 +113,7 @@ void update(const Request &request, bool dry_run) {
     PLANLOOP_CAPTURE(payload);
     PLANLOOP_CAPTURE(dry_run);
     SessionLockOptions options;
+    options.time_out = time_out;
     if (::isatty(STDERR_FILENO) != 0) {
         options.on_position = [&](std::size_t before_us) {
             say(fmt::format("waiting for session '{}', {} before us", printable(session.id), before_us));
@@ -121,6 +137,8 @@ void update(const Request &request, bool dry_run) {
 }  // namespace
 
 Result<int> run_update(const Arguments &arguments) {
+    const auto time_out = time_out_of(arguments);
+    if (!time_out) return time_out.error();
     survive_size_limit();
     start_operation_trace("update");
     const auto wanted = arguments.value("--session");
@@ -130,7 +148,7 @@ Result<int> run_update(const Arguments &arguments) {
     if (!session) return failed(request.session.error());
     OperationRecording recording(*session, command_line("update", arguments));
     try {
-        capture_error_context(*session, [&] { update(request, arguments.has("--dry-run")); });
+        capture_error_context(*session, [&] { update(request, *time_out, arguments.has("--dry-run")); });
     } catch (const std::exception &error) {
         recording.fail(error.what());
         return failed({error.what()});

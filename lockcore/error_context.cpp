@@ -9,6 +9,7 @@
 #include "lockcore/dev_mode.h"
 #include "lockcore/error_report.h"
 #include "lockcore/operation_trace.h"
+#include "lockcore/span.h"
 
 namespace planloop {
 namespace {
@@ -41,6 +42,7 @@ std::vector<NestedError> nested_in(const std::exception *outer) {
 
 Result<std::string> report(const Session &session, const ThrowMoment &moment, const std::type_info *type,
                            const std::exception *standard) {
+    const Span span("error_report");
     ErrorReport report;
     report.utc_ns = moment.utc_ns;
     report.trace_id = current_trace_id();
