@@ -30,6 +30,7 @@ struct Deadlock {
     // What ended it, weakest evidence first.
     enum class Cause : std::uint8_t { unknown, released, interrupted, died, refused };
 
+    std::uint64_t id = 0;
     State state = State::open;
     Certainty certainty = Certainty::possible;
     Cause cause = Cause::unknown;

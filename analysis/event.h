@@ -80,6 +80,7 @@ struct FileInfo {
 // What was lost or could not be read on the way.
 struct SourceNotes {
     std::uint64_t dropped = 0;          // events that writers counted but could not record
+    std::uint64_t late = 0;             // following only: events that were seen after later ones had been told
     std::uint64_t torn = 0;             // slots that were claimed but never committed
     bool overwritten = false;           // a flight recorder's past: newer events took its place, as was asked for
     std::vector<std::string> messages;  // one line each: a spool that is empty, foreign, truncated, newer …
@@ -101,6 +102,8 @@ class EventSource {
         static const CallSite nowhere;
         return nowhere;
     }
+    // The present on the scale of the events' times, which a step of the wall clock does not move; 0: not known.
+    virtual std::int64_t now_ns() const { return 0; }
     virtual SourceNotes notes() const = 0;  // complete once next() has returned false
 };
 

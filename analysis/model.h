@@ -140,6 +140,7 @@ struct Model {
     Pool<Request> requests;
     std::int64_t now_ns = 0;                          // time of the event being applied
     std::int64_t long_wait_ns = 0, long_hold_ns = 0;  // see AnalysisOptions
+    DeadlockListener *listener = nullptr;             // see AnalysisOptions
 
     const std::vector<Index> &owned_by(wire::Family family, Index owner) const {
         switch (owner_kind(family)) {

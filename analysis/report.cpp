@@ -190,6 +190,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     Model model(source);
     model.long_wait_ns = options.long_wait_ns;
     model.long_hold_ns = options.long_hold_ns;
+    model.listener = options.listener;
     Timeline timeline(model, sink, vain_waits, options.longest_delay_ns, options.timeline_call_sites);
     Passes passes(model);
     SiteStatistics sites(model);
@@ -209,8 +210,9 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     }
     ownership.finish(options.alive);
     timeline.flush();
-    if (options.alive && options.now_utc_ns > report.to_utc_ns && anything_open(model)) {
-        report.to_utc_ns = model.now_ns = options.now_utc_ns;
+    if (options.alive && options.now_utc_ns > 0 && anything_open(model)) {
+        const std::int64_t now_ns = source.now_ns() > 0 ? source.now_ns() : options.now_utc_ns;
+        report.to_utc_ns = model.now_ns = std::max(report.to_utc_ns, now_ns);
     }
 
     const SourceNotes notes = source.notes();

@@ -207,6 +207,21 @@ struct Report {
     std::vector<std::string> notes;  // what could not be read or is not known, one line each
 };
 
+// A circular wait that is in force, as far as has been read.
+struct StandingDeadlock {
+    std::uint64_t id = 0;                // of its own for as long as it stands
+    Finding finding;                     // from_ns counts from the epoch
+    std::vector<std::uint64_t> entries;  // Event::entry of each participant's blocked call
+};
+
+// Told while the analysis goes on, by it. What stands in the recording may be over in the world.
+class DeadlockListener {
+  public:
+    virtual ~DeadlockListener() = default;
+    virtual void deadlock_stands(const StandingDeadlock &deadlock) = 0;  // again when it is known to be more certain
+    virtual void deadlock_over(std::uint64_t id) = 0;                    // or part of a larger one, which is told next
+};
+
 using TimelineSink = std::function<void(const TimelineEntry &)>;
 
 struct AnalysisOptions {
@@ -223,6 +238,7 @@ struct AnalysisOptions {
     bool timeline_call_sites = false;
     // Waits and holds that last at least this long are findings.
     std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
+    DeadlockListener *listener = nullptr;  // borrowed
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until
     // they come. Not for longer than this, in recorded time; 0: as long as it takes, within bounded memory.
     std::int64_t longest_delay_ns = 0;

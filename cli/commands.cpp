@@ -44,8 +44,14 @@ constexpr std::array kUpdateOptions{kPlanSession, kPayload, kTimeOut, kDryRun};
 constexpr std::array kStatusOptions{kPlanSession, kStatusJson};
 constexpr std::array kCreateOptions{kName, kId, kTitle, kPurpose};
 constexpr std::array kPlanOptions{kPlanSession};
-constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kMaxSize, kRing};
-constexpr std::array kLocksOptions{kSessionToShow, kJson, kSummary, kColour, kFailOn, kLongWait, kLongHold};
+constexpr Option kOnDeadlock{"--on-deadlock", "WHAT",
+                             "when one hangs: report it (the default), or terminate the program too",
+                             "report|terminate"};
+constexpr Option kFollow{"--follow", "", "show the timeline as it happens, until the session's programs are gone", ""};
+constexpr Option kWaiting{"--waiting", "", "show only who waits now, for how long, and for whom", ""};
+constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kOnDeadlock, kMaxSize, kRing};
+constexpr std::array kLocksOptions{kSessionToShow, kFollow, kWaiting,  kJson,    kSummary,
+                                   kColour,        kFailOn, kLongWait, kLongHold};
 
 constexpr Option kOutput{"-o", "FILE", "write to FILE; default: standard output", ""};
 constexpr Option kForce{"--force", "", "write over a FILE that exists", ""};
@@ -58,7 +64,9 @@ constexpr std::array kCommands{
     Command{"dev run", "run a program and record every file lock that it and its children take", kRunOptions, true,
             "The program is not changed and needs no rights: a library is preloaded into it. planloop ends with the\n"
             "program's own exit status, or by the signal that ended it; with --fail-on by 1 when the program itself\n"
-            "succeeded and there is such a finding.\n",
+            "succeeded and there is such a finding. A deadlock is told on stderr while it hangs; --on-deadlock\n"
+            "terminate then sends SIGTERM, and SIGKILL two seconds later, to all recorded processes, and planloop\n"
+            "ends as the program then does, but never by 0.\n",
             "planloop dev run --session build -- make -j8",
             "record what make and its children lock, as session `build'", run_dev_run},
     Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false, "",

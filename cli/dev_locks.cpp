@@ -18,6 +18,7 @@
 #include "analysis/source/event_source.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 #include "cli/session_liveness.h"
 #include "lockcore/session.h"
@@ -85,6 +86,17 @@ Result<void> set_thresholds(const Arguments &arguments, analysis::AnalysisOption
     return {};
 }
 
+Result<analysis::Report> show(const Session &session, const Arguments &arguments,
+                              const analysis::AnalysisOptions &options, bool timeline,
+                              const analysis::TextStyle &style) {
+    const bool json = arguments.has("--json");
+    if (arguments.has("--follow")) return follow_session(session, options, json, style);
+    if (arguments.has("--waiting")) return show_waiting(session, options, json, style);
+    Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session);
+    if (!source) return source.error();
+    return json ? show_json(**source, options, timeline) : show_text(**source, options, timeline, style);
+}
+
 }  // namespace
 
 Result<int> run_dev_locks(const Arguments &arguments) {
@@ -92,17 +104,16 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     if (!fatal) return fatal.error();
     const Result<Session> session = find_session(arguments.value("--session").value_or("latest"));
     if (!session) return session.error();
-    Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(*session);
-    if (!source) return source.error();
     analysis::AnalysisOptions options;
     options.session = session->id;
     options.alive = liveness_of(*session);
     options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
     if (const Result<void> set = set_thresholds(arguments, options); !set) return set.error();
+    if (arguments.has("--follow") && (arguments.has("--waiting") || arguments.has("--summary")))
+        return Error{"--follow shows the timeline; it goes with neither --waiting nor --summary"};
     const bool timeline = !arguments.has("--summary");
     const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
-    const Result<analysis::Report> report = arguments.has("--json") ? show_json(**source, options, timeline)
-                                                                    : show_text(**source, options, timeline, style);
+    const Result<analysis::Report> report = show(*session, arguments, options, timeline, style);
     if (!report) return report.error();
     return has_finding(*report, *fatal) ? kExitFinding : kExitDone;
 }

@@ -91,31 +91,31 @@ Environment environment_of(const Preparation &made) {
             {"ASAN_OPTIONS", asan_options()}};
 }
 
-void say_verdict(const Session &session, const LiveExport::Outcome &outcome) {
+// The report that `dev locks` would give now: that of the analysis which went along, unless it did not get everything,
+// or not in order.
+std::optional<analysis::Report> final_report(const Session &session, const LiveExport::Outcome &outcome) {
     if (!outcome.error.empty()) say(fmt::format("planloop.jsonl is not complete: {}", outcome.error));
-    if (!outcome.report) {
-        say(fmt::format("session {}: recorded, more than could be looked at so far", session.id));
-        say(fmt::format("to see it: planloop dev locks --session {}", session.id));
-        return;
-    }
-    say(fmt::format("session {}: {}", session.id, analysis::recorded_sentence(*outcome.report)));
-    say(fmt::format("{}; to see it: planloop dev locks --session {}", analysis::verdict_sentence(*outcome.report),
-                    session.id));
-}
-
-// What could not be looked at while the program ran is looked at now.
-bool must_fail(const Session &session, const LiveExport::Outcome &outcome, const std::vector<std::string> &kinds) {
-    if (kinds.empty()) return false;
-    if (outcome.report) return has_finding(*outcome.report, kinds);
+    if (outcome.report) return outcome.report;
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session);
     if (!source) {
-        say(fmt::format("--fail-on: {}", source.error().message));
-        return true;
+        say(source.error().message);
+        return std::nullopt;
     }
     analysis::AnalysisOptions options;
     options.session = session.id;
     options.alive = liveness_of(session);
-    return has_finding(analysis::analyse(**source, options), kinds);
+    options.named_call_sites = 0;
+    return analysis::analyse(**source, options);
+}
+
+void say_verdict(const Session &session, const std::optional<analysis::Report> &report) {
+    if (report) {
+        say(fmt::format("session {}: {}", session.id, analysis::recorded_sentence(*report)));
+        say(fmt::format("{}; to see it: planloop dev locks --session {}", analysis::verdict_sentence(*report),
+                        session.id));
+        return;
+    }
+    say(fmt::format("session {}: what was recorded cannot be read", session.id));
 }
 
 Result<std::uint64_t> size_of(const Arguments &arguments, const char *option, std::uint64_t least) {
@@ -146,6 +146,8 @@ Result<int> run_dev_run(const Arguments &arguments) {
     const std::vector<std::string> &program = arguments.program;
     const Result<std::vector<std::string>> fatal = kinds_to_fail_on(arguments);
     if (!fatal) return fatal.error();
+    const OnDeadlock on_deadlock =
+        arguments.value("--on-deadlock") == "terminate" ? OnDeadlock::terminate : OnDeadlock::report;
     const std::optional<std::string> wanted = arguments.value("--session");
     if (wanted && !valid_session_id(*wanted)) {
         return Error{fmt::format("'{}' cannot be a session's name: no slash, no dot in front, 1 to {} bytes", *wanted,
@@ -165,7 +167,11 @@ Result<int> run_dev_run(const Arguments &arguments) {
     const std::optional<Obstacle> obstacle = obstacle_to_tracing(path);
     if (obstacle) {
         say(fmt::format("{} is not traced: {}", obstacle->path, obstacle->reason));
-        if (obstacle->preload_harms) environment.erase(environment.begin());
+        if (obstacle->preload_harms) {
+            environment.erase(std::remove_if(environment.begin(), environment.end(),
+                                             [](const auto &variable) { return variable.first == "LD_PRELOAD"; }),
+                              environment.end());
+        }
     }
 
     const SignalState before = take_signals(supervised_signals());
@@ -175,7 +181,7 @@ Result<int> run_dev_run(const Arguments &arguments) {
     ::signal(SIGPIPE, SIG_IGN);
     ::signal(SIGXFSZ, SIG_IGN);
     if (obstacle) made->spool->write_not_traced(child->pid, obstacle->cause, obstacle->path);
-    const Result<Supervised> result = supervise(made->session, *made->spool, *child);
+    const Result<Supervised> result = supervise(made->session, *made->spool, *child, on_deadlock);
     if (!result) {
         say(fmt::format("only the program's own records are kept: {}", result.error().message));
         int status = 0;
@@ -184,9 +190,11 @@ Result<int> run_dev_run(const Arguments &arguments) {
         end_like(status);
     }
     made->spool.reset();
-    say_verdict(made->session, result->outcome);
+    const std::optional<analysis::Report> report = final_report(made->session, result->outcome);
+    say_verdict(made->session, report);
+    if (result->terminated) say("the program was ended because of the deadlock (--on-deadlock=terminate)");
     const bool succeeded = WIFEXITED(result->wait_status) && WEXITSTATUS(result->wait_status) == 0;
-    if (succeeded && must_fail(made->session, result->outcome, *fatal)) return kExitFinding;
+    if (succeeded && (result->terminated || (report && has_finding(*report, *fatal)))) return kExitFinding;
     end_like(result->wait_status);
 }
 

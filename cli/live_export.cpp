@@ -17,6 +17,8 @@
 #include "analysis/source/event_part.h"
 #include "analysis/source/event_source.h"
 #include "cli/exported_events.h"
+#include "cli/live_watch.h"
+#include "cli/output.h"
 #include "cli/session_liveness.h"
 #include "lockcore/jsonl.h"
 #include "lockcore/spool_reader.h"
@@ -26,7 +28,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kLookInterval{50};
+constexpr std::chrono::milliseconds kLookInterval{25};
+constexpr std::chrono::milliseconds kShortInterval{3};  // while a deadlock waits to be confirmed
+constexpr std::uint64_t kEventsBetweenLooks = 4'096;    // at deadlocks, when there is no pause
+constexpr std::int64_t kLongestDelayNs = 500'000'000;   // of a line in planloop.jsonl
 constexpr std::size_t kMostBufferedBytes = std::size_t{256} << 10;
 constexpr std::uint64_t kSlotMask = (std::uint64_t{1} << analysis::kEntryShift) - 1;
 
@@ -56,12 +61,12 @@ class Control {
         const std::lock_guard lock(mutex_);
         return deadline_ && Clock::now() >= *deadline_;
     }
-    void pause() {
+    void pause(bool briefly) {
         std::unique_lock lock(mutex_);
         if (deadline_) {
             changed_.wait_for(lock, std::chrono::milliseconds(1));
         } else {
-            changed_.wait_for(lock, kLookInterval, [&] { return deadline_.has_value(); });
+            changed_.wait_for(lock, briefly ? kShortInterval : kLookInterval, [&] { return deadline_.has_value(); });
         }
     }
 
@@ -145,8 +150,8 @@ class LineExport {
 // The live session as a source that ends when the run does.
 class FollowedSource : public analysis::EventSource {
   public:
-    FollowedSource(std::unique_ptr<EventSource> inner, Control &control, LineExport *lines)
-        : inner_(std::move(inner)), control_(control), lines_(lines) {}
+    FollowedSource(std::unique_ptr<EventSource> inner, Control &control, LineExport *lines, LiveWatch *watch)
+        : inner_(std::move(inner)), control_(control), lines_(lines), watch_(watch) {}
 
     bool next(analysis::Event &event) override {
         for (;;) {
@@ -159,14 +164,18 @@ class FollowedSource : public analysis::EventSource {
             looked_at_end_ = looked_at_end_ || (looks_next_ && control_.seen_all());
             const bool found = inner_->next(event);
             looks_next_ = !found;
+            const bool look = watch_ != nullptr && (!found || ++events_ % kEventsBetweenLooks == 0);
+            const bool soon = look && watch_->look();
             if (found) return true;
             if (looked_at_end_) return false;
             if (lines_ != nullptr) lines_->flush();
-            control_.pause();
+            control_.pause(soon);
         }
     }
     const analysis::ProcessInfo &process(std::uint32_t id) const override { return inner_->process(id); }
     const analysis::FileInfo &file(std::uint32_t id) const override { return inner_->file(id); }
+    const analysis::CallSite &call_site(std::uint32_t site) const override { return inner_->call_site(site); }
+    std::int64_t now_ns() const override { return inner_->now_ns(); }
     analysis::SourceNotes notes() const override { return inner_->notes(); }
     // Whether events are missing at the end, so that conclusions about the end would be wrong.
     bool cut_short() const { return cut_short_; }
@@ -178,6 +187,8 @@ class FollowedSource : public analysis::EventSource {
     std::unique_ptr<EventSource> inner_;
     Control &control_;
     LineExport *lines_;
+    LiveWatch *watch_;
+    std::uint64_t events_ = 0;
 };
 
 // The event source numbers the spools that it can read by age.
@@ -208,9 +219,7 @@ Result<LineExport> open_export(const Session &session, const std::string &spool_
 
 struct LiveExport::Shared {
     Session session;
-    std::string spool_path;
-    bool export_lines = false;
-    int finished_fd = -1;
+    Wanted wanted;
     Control control;
 
     std::mutex mutex;  // guards what follows
@@ -222,13 +231,15 @@ struct LiveExport::Shared {
 
     void follow();
     void conclude(Outcome result);
+    void tell(const analysis::Finding &deadlock);
+    void raise(int fd) const;  // with `mutex` held
 };
 
 void LiveExport::Shared::follow() {
     Outcome result;
     std::optional<LineExport> lines;
-    if (export_lines) {
-        if (Result<LineExport> opened = open_export(session, spool_path)) {
+    if (wanted.export_lines) {
+        if (Result<LineExport> opened = open_export(session, wanted.spool_path)) {
             lines.emplace(std::move(*opened));
         } else {
             result.error = opened.error().message;
@@ -242,8 +253,13 @@ void LiveExport::Shared::follow() {
         conclude(std::move(result));
         return;
     }
-    FollowedSource followed(std::move(*source), control, lines ? &*lines : nullptr);
+    LiveWatch watch([this](const analysis::Finding &deadlock) { tell(deadlock); });
+    FollowedSource followed(std::move(*source), control, lines ? &*lines : nullptr,
+                            wanted.tell_deadlocks ? &watch : nullptr);
     analysis::AnalysisOptions options;
+    if (wanted.tell_deadlocks) options.listener = &watch;
+    options.longest_delay_ns = kLongestDelayNs;
+    options.named_call_sites = 0;  // what is said at the end of a run needs none
     options.session = session.id;
     options.alive = liveness_of(session);
     analysis::TimelineSink sink;
@@ -253,7 +269,8 @@ void LiveExport::Shared::follow() {
         };
     }
     analysis::Report report = analysis::analyse(followed, options, sink);
-    if (!followed.cut_short()) result.report = std::move(report);
+    // What came out of order was not seen as a later reader sees it: then somebody has to look once more.
+    if (!followed.cut_short() && followed.notes().late == 0) result.report = std::move(report);
     if (lines) {
         lines->flush();
         result.error = lines->error();
@@ -266,8 +283,18 @@ void LiveExport::Shared::conclude(Outcome result) {
     outcome = std::move(result);
     finished = true;
     done.notify_all();
+    raise(wanted.finished_fd);
+}
+
+void LiveExport::Shared::raise(int fd) const {
     const std::uint64_t one = 1;
-    if (!abandoned) static_cast<void>(::write(finished_fd, &one, sizeof(one)) == 0);
+    if (!abandoned && fd >= 0) static_cast<void>(::write(fd, &one, sizeof(one)) == 0);
+}
+
+void LiveExport::Shared::tell(const analysis::Finding &deadlock) {
+    say(standing_sentence(deadlock));
+    const std::lock_guard lock(mutex);
+    raise(wanted.deadlock_fd);
 }
 
 LiveExport::LiveExport(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
@@ -280,13 +307,10 @@ LiveExport::~LiveExport() {
     shared_->abandoned = true;
 }
 
-LiveExport LiveExport::start(const Session &session, const std::string &spool_path, bool export_lines,
-                             int finished_fd) {
+LiveExport LiveExport::start(const Session &session, const Wanted &wanted) {
     auto shared = std::make_shared<Shared>();
     shared->session = session;
-    shared->spool_path = spool_path;
-    shared->export_lines = export_lines;
-    shared->finished_fd = finished_fd;
+    shared->wanted = wanted;
     std::thread([shared] {
         try {
             shared->follow();

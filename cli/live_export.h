@@ -23,9 +23,14 @@ class LiveExport {
         std::string error;                       // why lines are missing in planloop.jsonl; empty: none are
     };
 
-    // `export_lines` false: only the report. `spool_path`: whose events are exported. `finished_fd`: an eventfd that is
-    // raised when the report is there, borrowed.
-    static LiveExport start(const Session &session, const std::string &spool_path, bool export_lines, int finished_fd);
+    struct Wanted {
+        std::string spool_path;       // whose events are exported
+        bool export_lines = false;    // false: only the report
+        bool tell_deadlocks = false;  // on stderr, while they stand
+        int finished_fd = -1;         // an eventfd that is raised when the report is there, borrowed
+        int deadlock_fd = -1;         // likewise, when a deadlock was told
+    };
+    static LiveExport start(const Session &session, const Wanted &wanted);
     LiveExport(LiveExport &&) noexcept;
     LiveExport &operator=(LiveExport &&) noexcept;
     ~LiveExport();

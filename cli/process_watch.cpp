@@ -1,6 +1,7 @@
 #include "cli/process_watch.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -129,6 +130,13 @@ void ProcessWatch::watch(pid_t pid, std::uint64_t start_time) {
         return;
     }
     add_child(pid, pidfd);
+}
+
+void ProcessWatch::signal_all(int number) const {
+    for (const auto &[pid, process] : watched_) {
+        if (::syscall(SYS_pidfd_send_signal, process.pidfd, number, nullptr, 0) != 0 && errno == ENOSYS)
+            ::kill(pid, number);
+    }
 }
 
 void ProcessWatch::ended(pid_t pid, int wait_status, std::uint64_t died_at) {

@@ -34,6 +34,8 @@ class ProcessWatch {
     void add_child(pid_t pid, int pidfd);
     // Watches any other process, if it runs and is not watched yet.
     void add_other(pid_t pid);
+    // Sends a signal to every watched process.
+    void signal_all(int number) const;
     // Watches what attached since the last look; true if that was anybody.
     bool look();
     // The pidfd of `pid` is readable: writes its end. `wait_status` -1: not known.

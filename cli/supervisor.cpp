@@ -28,6 +28,8 @@ constexpr std::chrono::milliseconds kPatience{700};  // for the log, once the pr
 // Data of an epoll event; a pid otherwise, which is smaller than these.
 constexpr std::uint64_t kSignals = std::uint64_t{1} << 40;
 constexpr std::uint64_t kFinished = kSignals + 1;
+constexpr std::uint64_t kDeadlock = kSignals + 2;
+constexpr std::chrono::seconds kTermination{2};  // between SIGTERM and SIGKILL
 
 void add_to(int epoll_fd, int fd, std::uint64_t data) {
     epoll_event wanted{};
@@ -48,18 +50,20 @@ bool to_forward(const signalfd_siginfo &signal) {
 class Supervisor {
   public:
     Supervisor(const Session &session, SupervisedSpool &spool, const Child &child, int epoll_fd, int signal_fd,
-               int finished_fd)
+               int finished_fd, int deadlock_fd)
         : session_(session),
           spool_(spool),
           child_(child.pid),
           epoll_fd_(epoll_fd),
           signal_fd_(signal_fd),
           finished_fd_(finished_fd),
+          deadlock_fd_(deadlock_fd),
           watch_(spool, epoll_fd),
           shares_(spool, watch_) {
         if (child.pidfd >= 0) watch_.add_child(child.pid, child.pidfd);
         add_to(epoll_fd, signal_fd, kSignals);
         add_to(epoll_fd, finished_fd, kFinished);
+        if (deadlock_fd >= 0) add_to(epoll_fd, deadlock_fd, kDeadlock);
     }
 
     Supervised run() {
@@ -72,6 +76,7 @@ class Supervisor {
         }
         Supervised result;
         result.wait_status = *wait_status_;
+        result.terminated = kill_at_.has_value();
         if (export_) result.outcome = export_->outcome();
         return result;
     }
@@ -82,7 +87,7 @@ class Supervisor {
     void look_around() {
         spool_.reserve_ahead();
         if (spool_.try_to_lead()) {
-            if (!export_) export_ = LiveExport::start(session_, spool_.path(), true, finished_fd_);
+            if (!export_) start_export(true);
             const bool shares = shares_.look();
             const bool any = watch_.look() || shares;
             look_ms_ = any ? kBusyLookMs : std::min(look_ms_ + 1, kIdleLookMs);
@@ -90,6 +95,23 @@ class Supervisor {
             look_ms_ = kIdleLookMs;
         }
         if (wait_status_) look_ms_ = kBusyLookMs;
+        if (kill_at_ && !killed_ && std::chrono::steady_clock::now() >= *kill_at_) {
+            killed_ = true;
+            watch_.signal_all(SIGKILL);
+        }
+    }
+
+    void start_export(bool leads) {
+        export_ = LiveExport::start(session_, {spool_.path(), leads, true, finished_fd_, deadlock_fd_});
+    }
+
+    void end_programs() {
+        std::uint64_t value = 0;
+        static_cast<void>(::read(deadlock_fd_, &value, sizeof(value)) == 0);
+        if (kill_at_) return;
+        kill_at_ = std::chrono::steady_clock::now() + kTermination;
+        watch_.look();
+        watch_.signal_all(SIGTERM);
     }
 
     void handle(std::uint64_t what, std::uint64_t now) {
@@ -99,6 +121,8 @@ class Supervisor {
             finished_ = true;
             std::uint64_t value = 0;
             static_cast<void>(::read(finished_fd_, &value, sizeof(value)) == 0);
+        } else if (what == kDeadlock) {
+            end_programs();
         } else if (static_cast<pid_t>(what) == child_) {
             check_child(now);
         } else {
@@ -140,7 +164,7 @@ class Supervisor {
         wait_status_ = status;
         watch_.ended(child_, status, now);
         watch_.look();
-        if (!export_) export_ = LiveExport::start(session_, spool_.path(), spool_.try_to_lead(), finished_fd_);
+        if (!export_) start_export(spool_.try_to_lead());
         export_->finish_soon(kPatience);
         give_up_at_ = std::chrono::steady_clock::now() + kPatience;
     }
@@ -148,12 +172,14 @@ class Supervisor {
     const Session &session_;
     SupervisedSpool &spool_;
     pid_t child_;
-    int epoll_fd_, signal_fd_, finished_fd_;
+    int epoll_fd_, signal_fd_, finished_fd_, deadlock_fd_;
     ProcessWatch watch_;
     ShareScan shares_;
     std::optional<LiveExport> export_;
     std::optional<int> wait_status_;
     std::chrono::steady_clock::time_point give_up_at_;
+    std::optional<std::chrono::steady_clock::time_point> kill_at_;  // set: a deadlock ends the program
+    bool killed_ = false;
     bool finished_ = false;
     int look_ms_ = kBusyLookMs;
 };
@@ -169,15 +195,19 @@ sigset_t supervised_signals() {
     return signals;
 }
 
-Result<Supervised> supervise(const Session &session, SupervisedSpool &spool, const Child &child) {
+Result<Supervised> supervise(const Session &session, SupervisedSpool &spool, const Child &child,
+                             OnDeadlock on_deadlock) {
     const Descriptor epoll(::epoll_create1(EPOLL_CLOEXEC));
     const sigset_t signals = supervised_signals();
     const Descriptor signal(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
     const Descriptor finished(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (epoll.get() < 0 || signal.get() < 0 || finished.get() < 0) {
+    const Descriptor deadlock(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (epoll.get() < 0 || signal.get() < 0 || finished.get() < 0 || deadlock.get() < 0) {
         return Error{fmt::format("cannot watch the program: {}", std::strerror(errno))};
     }
-    return Supervisor(session, spool, child, epoll.get(), signal.get(), finished.get()).run();
+    return Supervisor(session, spool, child, epoll.get(), signal.get(), finished.get(),
+                      on_deadlock == OnDeadlock::terminate ? deadlock.get() : -1)
+        .run();
 }
 
 }  // namespace planloop::cli

@@ -9,6 +9,8 @@
 
 #include <signal.h>
 
+#include <cstdint>
+
 #include "cli/child.h"
 #include "cli/live_export.h"
 #include "cli/supervised_spool.h"
@@ -20,14 +22,19 @@ namespace planloop::cli {
 // What a supervisor reads from a signalfd; blocked before the program starts.
 sigset_t supervised_signals();
 
+enum class OnDeadlock : std::uint8_t { report, terminate };
+
 struct Supervised {
     int wait_status = 0;
+    bool terminated = false;  // because of a deadlock
     LiveExport::Outcome outcome;
 };
 
 // Returns when the program has ended and what it recorded is taken in, the latter for a second at most. Takes the
-// child's pidfd over.
-Result<Supervised> supervise(const Session &session, SupervisedSpool &spool, const Child &child);
+// child's pidfd over. A deadlock is told on stderr while it hangs; `terminate` then ends the program and all recorded
+// processes: SIGTERM, and SIGKILL for whoever still runs two seconds later.
+Result<Supervised> supervise(const Session &session, SupervisedSpool &spool, const Child &child,
+                             OnDeadlock on_deadlock);
 
 }  // namespace planloop::cli
 

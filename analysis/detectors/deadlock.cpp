@@ -56,22 +56,37 @@ class DeadlockDetector : public Detector {
     void close(Index deadlock, std::int64_t t_ns);
     void settle(Index deadlock);
     void before_change();
+    void tell(const Deadlock &deadlock) const;
+    void tell_over(const Deadlock &deadlock) const {
+        if (model().listener != nullptr) model().listener->deadlock_over(deadlock.id);
+    }
 
     WaitGraph graph_;
     Pool<Deadlock> deadlocks_;
     std::vector<Index> tracked_;  // open or settling
     std::vector<Deadlock> over_;
     std::uint64_t not_listed_ = 0;
+    std::uint64_t ids_ = 0;
     FlatMap by_stream_;
     std::vector<std::uint32_t> look_again_;  // streams left over from a deadlock that was more than one ring
 };
 
+void DeadlockDetector::tell(const Deadlock &deadlock) const {
+    if (model().listener == nullptr) return;
+    StandingDeadlock standing{deadlock.id, deadlock_finding(model(), deadlock, 0, false), {}};
+    for (const DeadlockMember &one : deadlock.members) standing.entries.push_back(one.entry);
+    model().listener->deadlock_stands(standing);
+}
+
 void DeadlockDetector::track(Index at) {
+    deadlocks_[at].id = ++ids_;
+    tell(deadlocks_[at]);
     tracked_.push_back(at);
     for (const DeadlockMember &one : deadlocks_[at].members) by_stream_.put(one.stream, at);
 }
 
 void DeadlockDetector::untrack(Index at) {
+    if (deadlocks_[at].state == Deadlock::State::open) tell_over(deadlocks_[at]);
     for (const DeadlockMember &one : deadlocks_[at].members)
         if (by_stream_.find(one.stream) == at) by_stream_.erase(one.stream);
     tracked_.erase(std::remove(tracked_.begin(), tracked_.end(), at), tracked_.end());
@@ -134,8 +149,10 @@ void DeadlockDetector::judge(Deadlock &deadlock) {
     }
     Verdict verdict = graph_.judge(threads);
     if (verdict.certainty < deadlock.certainty) return;
+    const bool surer = verdict.certainty > deadlock.certainty;
     deadlock.certainty = verdict.certainty;
     deadlock.weaknesses = std::move(verdict.weaknesses);
+    if (surer) tell(deadlock);
 }
 
 void DeadlockDetector::blame(Deadlock &deadlock, Deadlock::Cause cause, std::int64_t t_ns, std::string words) {
@@ -150,6 +167,7 @@ void DeadlockDetector::close(Index at, std::int64_t t_ns) {
     Deadlock &deadlock = deadlocks_[at];
     if (deadlock.state != Deadlock::State::open) return;
     judge(deadlock);
+    tell_over(deadlock);
     deadlock.state = Deadlock::State::settling;
     deadlock.to_ns = t_ns;
     if (deadlock.members.size() > 2 && !deadlock.simple())

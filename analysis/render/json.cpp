@@ -28,6 +28,11 @@ class JsonObject {
         fmt::format_to(std::back_inserter(out_), "{}", value);
         return *this;
     }
+    JsonObject &decimal(std::string_view key, double value) {
+        name(key);
+        fmt::format_to(std::back_inserter(out_), "{:.6g}", value);
+        return *this;
+    }
     JsonObject &null(std::string_view key) {
         name(key);
         out_ += "null";
@@ -91,6 +96,23 @@ void append_distribution(std::string &out, const Distribution &times) {
         .number("max", times.max)
         .number("p50", times.p50)
         .number("p99", times.p99)
+        .number("mean", times.mean)
+        .number("p90", times.p90)
+        .number("count", times.count)
+        .close();
+}
+
+// Steps as [greatest, mean].
+void append_queue(std::string &out, const QueueDepth &queue) {
+    JsonObject(out)
+        .number("max", queue.max)
+        .decimal("mean", queue.mean)
+        .number("from_ns", queue.from_ns)
+        .number("step_ns", queue.step_ns)
+        .list("steps", queue.steps,
+              [](std::string &to, const QueueDepth::Step &step) {
+                  fmt::format_to(std::back_inserter(to), "[{},{:.6g}]", step.max, step.mean);
+              })
         .close();
 }
 
@@ -104,6 +126,8 @@ void append_lock(std::string &out, const LockRow &row) {
         .number("failed", row.failed)
         .member("wait_ns", [&](std::string &to) { append_distribution(to, row.wait); })
         .member("hold_ns", [&](std::string &to) { append_distribution(to, row.hold); })
+        .number("waited_ns", row.waited_ns)
+        .member("queue", [&](std::string &to) { append_queue(to, row.queue); })
         .close();
 }
 
@@ -183,7 +207,98 @@ void append_finding(std::string &out, const Finding &finding) {
         .close();
 }
 
+enum class By { process, call_site, operation };
+
+void append_culprit(std::string &out, const Culprit &culprit, By by) {
+    JsonObject object(out);
+    object.number("caused_ns", culprit.caused_ns).number("waits", culprit.waits);
+    if (by == By::process)
+        object.number("pid", culprit.pid).text("process", culprit.process).text("command_line", culprit.command_line);
+    if (by == By::operation) object.text("operation", culprit.operation);
+    if (by == By::call_site) {
+        object.text("process", culprit.process).text_or_null("site", culprit.site);
+        if (culprit.where.known())
+            object.member("call_site", [&](std::string &to) { append_call_site(to, culprit.where); });
+    }
+    object.close();
+}
+
+void append_blame(std::string &out, const BlameTables &blame) {
+    const auto of = [](By by) {
+        return [by](std::string &to, const Culprit &culprit) { append_culprit(to, culprit, by); };
+    };
+    JsonObject(out)
+        .number("waits", blame.waits)
+        .number("waited_ns", blame.waited_ns)
+        .number("unknown_ns", blame.unknown_ns)
+        .number("handover_ns", blame.handover_ns)
+        .list("processes", blame.processes, of(By::process))
+        .list("call_sites", blame.call_sites, of(By::call_site))
+        .list("operations", blame.operations, of(By::operation))
+        .close();
+}
+
+void append_site_row(std::string &out, const CallSiteRow &row) {
+    JsonObject object(out);
+    object.text("process", row.process).text_or_null("site", row.site);
+    if (row.where.known()) object.member("call_site", [&](std::string &to) { append_call_site(to, row.where); });
+    object.number("acquisitions", row.acquisitions)
+        .number("contended", row.contended)
+        .number("failed", row.failed)
+        .member("wait_ns", [&](std::string &to) { append_distribution(to, row.wait); })
+        .member("hold_ns", [&](std::string &to) { append_distribution(to, row.hold); })
+        .close();
+}
+
+void append_segment(std::string &out, const PathSegment &segment) {
+    constexpr std::string_view kNames[] = {"ran", "held", "waited"};
+    JsonObject(out)
+        .text("kind", kNames[static_cast<std::size_t>(segment.kind)])
+        .number("from_ns", segment.from_ns)
+        .number("to_ns", segment.to_ns)
+        .number("pid", segment.pid)
+        .number("tid", segment.tid)
+        .text("process", segment.process)
+        .text_or_null("lock", segment.lock)
+        .text_or_null("path", segment.path)
+        .number("sooner_ns", segment.sooner_ns)
+        .close();
+}
+
+void append_path(std::string &out, const CriticalPath &path) {
+    JsonObject(out)
+        .number("total_ns", path.total_ns)
+        .number("waited_ns", path.waited_ns)
+        .number("earlier", path.earlier)
+        .list("segments", path.segments, append_segment)
+        .close();
+}
+
 }  // namespace
+
+std::string json_waiting(const Report &report) {
+    std::string out;
+    std::size_t position = 0;
+    const std::string *lock = nullptr;
+    JsonObject object(out);
+    object.text("schema", "planloop.waiting/1")
+        .text("session", report.session)
+        .text("at", format_utc(report.to_utc_ns))
+        .list("waiting", report.waiting,
+              [&](std::string &to, const WaitingRequest &request) {
+                  position = lock != nullptr && *lock == request.lock ? position + 1 : 1;
+                  lock = &request.lock;
+                  JsonObject one(to);
+                  add_lock_and_owner(one, request);
+                  one.number("position", position)
+                      .number("waited_ns", report.to_utc_ns - report.from_utc_ns - request.since_ns)
+                      .list("blocked_by", request.blocked_by, append_blocker)
+                      .close();
+              })
+        .close();
+    out.push_back('\n');
+    return out;
+}
 
 void append_json(std::string &out, const TimelineEntry &entry) {
     JsonObject object(out);
@@ -242,6 +357,10 @@ std::string json_after_timeline(const Report &report) {
     object.list("held", report.held, append_held)
         .list("waiting", report.waiting, append_waiting)
         .list("findings", report.findings, append_finding)
+        .member("blame", [&](std::string &to) { append_blame(to, report.blame); })
+        .list("call_sites", report.call_sites, append_site_row)
+        .member("critical_path", [&](std::string &to) { append_path(to, report.critical_path); })
+        .decimal("quantile_error", kQuantileError)
         .list("notes", report.notes, append_json_string)
         .close();
     out.front() = ',';  // goes on inside the object that json_before_timeline() opened

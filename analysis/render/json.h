@@ -25,6 +25,9 @@ std::string json_before_timeline(const Report &report);
 // Starts with the timeline's closing bracket; ends with a newline.
 std::string json_after_timeline(const Report &report);
 
+// Who waits, as one object of schema planloop.waiting/1; `waiting` must be sorted by lock and time.
+std::string json_waiting(const Report &report);
+
 }  // namespace planloop::analysis
 
 #endif

@@ -12,18 +12,21 @@
 
 #include "analysis/render/escape.h"
 #include "analysis/render/names.h"
-#include "analysis/render/table.h"
+#include "analysis/render/text_tables.h"
 #include "lockcore/clock.h"
 
 namespace planloop::analysis {
 namespace {
+
+std::string_view word_before(std::string_view text, char separator) {
+    return text.substr(0, text.find(separator));
+}
 
 constexpr std::int64_t kNsPerUs = 1'000;
 constexpr std::int64_t kNsPerMs = 1'000'000;
 constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 constexpr std::int64_t kMsPerDay = 86'400'000;
 constexpr std::size_t kEventColumns = 62;  // "tr_<14>_<6>: lock_requested (operation) hh:mm:ss.mmm", usually
-constexpr std::size_t kMostTableRows = 30;
 
 constexpr std::string_view kRed = "\x1b[31m";
 constexpr std::string_view kYellow = "\x1b[33m";
@@ -81,6 +84,13 @@ std::string lock_details(const Entry &entry, wire::Family family) {
                            : fmt::format("bytes {}-{}", entry.start, entry.start + entry.len - 1));
     }
     return out;
+}
+
+// "flock:fe:00:12": the family stands in front.
+wire::Family family_of(const std::string &lock) {
+    for (std::size_t i = 0; i < wire::kFamilyCount; ++i)
+        if (wire::kFamilies[i].name == word_before(lock, ':')) return static_cast<wire::Family>(i);
+    return wire::Family::flock;
 }
 
 std::string error_text(int error) {
@@ -144,35 +154,6 @@ std::string lock_text(const Entry &entry) {
     return terminal_text(entry.path.empty() ? entry.lock : entry.path);
 }
 
-std::string_view word_before(std::string_view text, char separator) {
-    return text.substr(0, text.find(separator));
-}
-
-// Folds at spaces to `columns`, each line behind `indent`. A word longer than a line keeps its own.
-void append_folded(std::string &out, std::string_view text, std::string_view indent, std::size_t columns) {
-    std::size_t used = 0;
-    while (!text.empty()) {
-        const std::string_view word = word_before(text, ' ');
-        text.remove_prefix(std::min(text.size(), word.size() + 1));
-        if (word.empty()) continue;
-        const std::size_t width = display_width(word);
-        if (used != 0 && used + 1 + width > columns) {
-            out.push_back('\n');
-            used = 0;
-        }
-        if (used == 0) {
-            out += indent;
-            used = indent.size();
-        } else {
-            out.push_back(' ');
-            ++used;
-        }
-        out += word;
-        used += width;
-    }
-    out.push_back('\n');
-}
-
 // Cuts to `columns`, never inside a character.
 std::string cut(const std::string &text, std::size_t columns) {
     if (display_width(text) <= columns || columns < 4) return text;
@@ -182,32 +163,6 @@ std::string cut(const std::string &text, std::size_t columns) {
         if (starts && width++ == columns - 3) break;
     }
     return text.substr(0, bytes) + "...";
-}
-
-void append_locks(std::string &out, const Report &report) {
-    if (report.locks.empty()) return;
-    using Align = TextTable::Align;
-    TextTable table({{"ACQUIRED", Align::right},
-                     {"CONTENDED", Align::right},
-                     {"FAILED", Align::right},
-                     {"WAIT TOTAL", Align::right},
-                     {"WAIT MAX", Align::right},
-                     {"HOLD TOTAL", Align::right},
-                     {"HOLD MAX", Align::right},
-                     {"LOCK"},
-                     {"PATH"}});
-    const std::size_t shown = std::min(report.locks.size(), kMostTableRows);
-    for (std::size_t i = 0; i < shown; ++i) {
-        const LockRow &row = report.locks[i];
-        table.add_row({std::to_string(row.acquisitions), std::to_string(row.contended), std::to_string(row.failed),
-                       short_duration(row.wait.total), short_duration(row.wait.max), short_duration(row.hold.total),
-                       short_duration(row.hold.max), terminal_text(row.id), terminal_text(row.path)});
-    }
-    out.push_back('\n');
-    table.append_to(out);
-    if (report.locks.size() > shown) {
-        fmt::format_to(std::back_inserter(out), "and {} more, shown by --json\n", report.locks.size() - shown);
-    }
 }
 
 void append_held(std::string &out, const Report &report, const TextStyle &style) {
@@ -286,6 +241,30 @@ void append_finding(std::string &out, const Finding &finding, const Report &repo
 }
 
 }  // namespace
+
+void append_folded(std::string &out, std::string_view text, std::string_view indent, std::size_t columns) {
+    std::size_t used = 0;
+    while (!text.empty()) {
+        const std::string_view word = word_before(text, ' ');
+        text.remove_prefix(std::min(text.size(), word.size() + 1));
+        if (word.empty()) continue;
+        const std::size_t width = display_width(word);
+        if (used != 0 && used + 1 + width > columns) {
+            out.push_back('\n');
+            used = 0;
+        }
+        if (used == 0) {
+            out += indent;
+            used = indent.size();
+        } else {
+            out.push_back(' ');
+            ++used;
+        }
+        out += word;
+        used += width;
+    }
+    out.push_back('\n');
+}
 
 std::string short_duration(std::int64_t ns) {
     if (ns < 0) ns = 0;
@@ -372,13 +351,35 @@ std::string render_text(const Report &report, const TextStyle &style) {
         append_folded(out, fmt::format("Session {}: {}.", terminal_text(report.session), recorded_sentence(report)), "",
                       style.columns);
     }
-    append_locks(out, report);
-    append_held(out, report, style);
-    append_waiting(out, report, style);
+    append_folded(out, "Verdict: " + verdict_sentence(report), "", style.columns);
     const LockNames names(report);
     for (const Finding &finding : report.findings) append_finding(out, finding, report, names, style);
-    std::string verdict = verdict_sentence(report);
-    fmt::format_to(std::back_inserter(out), "\n{}\n", coloured(style, kBold, "Verdict: " + verdict));
+    append_held(out, report, style);
+    append_waiting(out, report, style);
+    append_tables(out, report, style);
+    return out;
+}
+
+std::string render_waiting(const Report &report, const TextStyle &style) {
+    std::string out;
+    if (report.waiting.empty()) return "Nobody waits for a lock.\n";
+    const std::string *lock = nullptr;
+    std::size_t position = 0;
+    for (const WaitingRequest &request : report.waiting) {
+        if (lock == nullptr || *lock != request.lock) {
+            position = 0;
+            append_folded(out, lock_text(request), "", style.columns);
+        }
+        lock = &request.lock;
+        const std::int64_t waited_ns = report.to_utc_ns - report.from_utc_ns - request.since_ns;
+        std::string line =
+            fmt::format("{}. {} for {}", ++position, process_text(request.process, request.pid, request.tid),
+                        short_duration(waited_ns));
+        if (std::string details = lock_details(request, family_of(request.lock)); !details.empty())
+            line += ", " + details;
+        if (!request.blocked_by.empty()) line += ", blocked by " + blockers_text(request.blocked_by);
+        append_folded(out, line, "  ", style.columns);
+    }
     return out;
 }
 

@@ -2,8 +2,8 @@
 //
 //     tr_abc: lock_acquired (wait: 2344ms) 08:00:02.350   flock 4711   /tmp/a   waited for flock 4710 (2344ms)
 //
-// then what it means: the locks, who holds and who waits at the end, and the findings as plain sentences, last, where a
-// terminal leaves them in sight. Times of day are UTC, cut to the millisecond so that they never run ahead.
+// then what it means: the verdict, the findings as plain sentences, who holds and who waits at the end, and the tables.
+// Times of day are UTC, cut to the millisecond so that they never run ahead.
 //
 // Threads: pure functions; a style is a value.
 #ifndef PLANLOOP_ANALYSIS_RENDER_TEXT_H
@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "analysis/report.h"
 
@@ -27,6 +28,12 @@ void append_text(std::string &out, const TimelineEntry &entry, const TextStyle &
 
 // Everything but the timeline.
 std::string render_text(const Report &report, const TextStyle &style);
+
+// Present waiters by lock, in the order in which they came; `waiting` must be sorted so.
+std::string render_waiting(const Report &report, const TextStyle &style);
+
+// Folds at spaces to `columns`, each line behind `indent`. A word longer than a line keeps its own.
+void append_folded(std::string &out, std::string_view text, std::string_view indent, std::size_t columns);
 
 // One sentence, without a newline: how many processes, events and locks, and the longest wait.
 std::string recorded_sentence(const Report &report);

@@ -34,6 +34,11 @@ class SessionSource final : public EventSource {
         const auto found = tables_.files.find(id);
         return found == tables_.files.end() ? nothing : found->second;
     }
+    std::int64_t now_ns() const override {
+        std::int64_t now = 0;
+        for (const Part &part : parts_) now = std::max(now, part.events->now_ns());
+        return now;
+    }
     SourceNotes notes() const override;
 
   private:
@@ -60,6 +65,7 @@ class SessionSource final : public EventSource {
     bool has_log_ = false;
     bool at_end_ = false;
     std::int64_t last_ns_ = 0;
+    std::uint64_t late_ = 0;
 };
 
 void SessionSource::find_parts() {
@@ -142,12 +148,14 @@ bool SessionSource::next(Event &event) {
     }
     event = first->front;
     first->has_front = false;
+    if (event.t_ns < last_ns_) ++late_;
     event.t_ns = last_ns_ = std::max(event.t_ns, last_ns_);
     return true;
 }
 
 SourceNotes SessionSource::notes() const {
     SourceNotes notes;
+    if (options_.follow) notes.late = late_;
     for (const auto &[path, message] : failures_) notes.messages.push_back(message);
     for (const Part &part : parts_) part.events->add_notes(notes);
     if (parts_.empty() && failures_.empty()) {

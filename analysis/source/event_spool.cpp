@@ -88,6 +88,12 @@ void SpoolEvents::set_horizon() {
     horizon_ = *now > hold_back ? *now - hold_back : 0;
 }
 
+std::int64_t SpoolEvents::now_ns() const {
+    if (reader_->boot() == BootId{} || reader_->boot() != boot_id()) return 0;
+    const auto now = reader_->clock().spool_ticks_now();
+    return now ? reader_->clock().utc_ns(*now) : 0;
+}
+
 void SpoolEvents::poll() {
     set_horizon();
     reader_->poll();

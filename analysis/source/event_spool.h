@@ -29,6 +29,7 @@ class SpoolEvents final : public EventPart {
 
     bool next(Event &event) override;
     void poll() override;
+    std::int64_t now_ns() const override;
     void add_notes(SourceNotes &notes) const override;
     const SpoolReader &reader() const { return *reader_; }
 

@@ -95,8 +95,13 @@ TEST(RenderJson, ReportHasTheSchemasFields) {
     EXPECT_EQ(all["recorded"], json::parse(R"({"from":"2026-11-22T08:00:00.000000001Z",
         "to":"2026-11-22T08:00:00.000000006Z","processes":3,"threads":4,"events":12,"dropped":1})"));
     EXPECT_EQ(all["locks"][0], json::parse(R"({"id":"posix:fe:01:1234","family":"posix","path":"/tmp/a",
-        "acquisitions":0,"contended":0,"failed":0,"wait_ns":{"total":100,"max":60,"p50":40,"p99":60},
-        "hold_ns":{"total":0,"max":0,"p50":0,"p99":0}})"));
+        "acquisitions":0,"contended":0,"failed":0,
+        "wait_ns":{"total":100,"max":60,"p50":40,"p99":60,"mean":0,"p90":0,"count":0},
+        "hold_ns":{"total":0,"max":0,"p50":0,"p99":0,"mean":0,"p90":0,"count":0},
+        "waited_ns":0,"queue":{"max":0,"mean":0,"from_ns":0,"step_ns":0,"steps":[]}})"));
+    EXPECT_TRUE(has_all(all["blame"],
+                        {"waits", "waited_ns", "unknown_ns", "handover_ns", "processes", "call_sites", "operations"}));
+    EXPECT_TRUE(has_all(all, {"call_sites", "critical_path", "quantile_error"}));
     EXPECT_EQ(all["timeline"], json::array());
     EXPECT_TRUE(has_all(all["held"][0], {"lock", "mode", "pid", "tid", "process", "trace_id", "since_ns"}));
     EXPECT_EQ(all["held"][0]["acquired_by"]["pid"], 7);
