@@ -231,11 +231,12 @@ void append_finding(std::string &out, const Finding &finding, const Report &repo
                                                                             : std::string_view{};
     std::string heading = fmt::format("{}: {} ({})", severity_name(finding.severity), terminal_text(finding.kind),
                                       certainty_name(finding.certainty));
+    std::string when = "at " + time_of_day(report.from_utc_ns + finding.from_ns);
+    if (finding.to_ns > finding.from_ns) when += ", for " + short_duration(finding.to_ns - finding.from_ns);
+    if (finding.kind == "deadlock" && finding.to_ns < 0) when += ", still in force at the end";
+    const bool fits = display_width(heading) + 1 + display_width(when) <= style.columns;
     heading = colour.empty() ? heading : coloured(style, colour, heading);
-    heading += " at " + time_of_day(report.from_utc_ns + finding.from_ns);
-    if (finding.to_ns > finding.from_ns) heading += ", for " + short_duration(finding.to_ns - finding.from_ns);
-    if (finding.kind == "deadlock" && finding.to_ns < 0) heading += ", still in force at the end";
-    out += '\n' + heading + '\n';
+    out += '\n' + heading + (fits ? " " : "\n  ") + when + '\n';
     append_folded(out, terminal_text(finding.summary), "  ", style.columns);
     for (const Participant &participant : finding.participants) append_participant(out, participant, names, style);
 }

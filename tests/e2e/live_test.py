@@ -27,7 +27,8 @@ for my $child (1 .. $count) {
         my ($one, $other) = sort { $a <=> $b } int(rand 4), int(rand 4);
         flock($files[$one], LOCK_EX) or die;
         flock($files[$other], LOCK_EX) or die if $other != $one;
-        flock($files[$_], LOCK_UN) for $one, $other;
+        flock($files[$one], LOCK_UN);
+        flock($files[$other], LOCK_UN) if $other != $one;
     }
     exit 0;
 }
