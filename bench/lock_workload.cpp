@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -222,6 +223,94 @@ Time fork_and_wait(long iterations) {
     return {clock_ns(CLOCK_THREAD_CPUTIME_ID) - computed + children_ns() - children, clock_ns(CLOCK_MONOTONIC) - begun};
 }
 
+// Lock and unlock pairs of one of several at once, each on a file of its own.
+void pairs_on_file(int number, long iterations) {
+    char name[] = "lock-0";
+    name[sizeof(name) - 2] = static_cast<char>('0' + number);
+    const int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    must(fd, "open");
+    for (long i = 0; i < iterations; ++i) {
+        lock_file(Family::flock, fd, true);
+        lock_file(Family::flock, fd, false);
+    }
+    close(fd);
+}
+
+constexpr int kAtOnce = 4;
+
+Time pairs_in_threads(long iterations) {
+    const double computed = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    const double begun = clock_ns(CLOCK_MONOTONIC);
+    std::thread threads[kAtOnce];
+    for (int i = 0; i < kAtOnce; ++i) threads[i] = std::thread(pairs_on_file, i, iterations / kAtOnce);
+    for (std::thread &thread : threads) thread.join();
+    return {clock_ns(CLOCK_PROCESS_CPUTIME_ID) - computed, clock_ns(CLOCK_MONOTONIC) - begun};
+}
+
+// Runs `child` in `count` processes; what they compute is the time.
+template <class Child>
+Time in_processes(int count, const Child &child) {
+    const double before = children_ns();
+    const double begun = clock_ns(CLOCK_MONOTONIC);
+    for (int i = 0; i < count; ++i) {
+        const pid_t pid = fork();
+        must(pid, "fork");
+        if (pid == 0) {
+            child(i);
+            _exit(0);
+        }
+    }
+    for (int i = 0; i < count; ++i) {
+        int status = 0;
+        if (wait(&status) < 0 || status != 0) fail("a child process");
+    }
+    return {children_ns() - before, clock_ns(CLOCK_MONOTONIC) - begun};
+}
+
+Time pairs_in_processes(long iterations) {
+    return in_processes(kAtOnce, [&](int number) { pairs_on_file(number, iterations / kAtOnce); });
+}
+
+// Two processes that take one lock from each other.
+Time hand_over(long iterations) {
+    return in_processes(2, [&](int) {
+        const int fd = open_lock_file();
+        for (long i = 0; i < iterations / 2; ++i) {
+            lock_file(Family::flock, fd, true);
+            work_1us();
+            lock_file(Family::flock, fd, false);
+        }
+    });
+}
+
+// As close_alone, while a child holds a lock that this process shares.
+Time close_beside_a_shared_lock(long iterations) {
+    static bool shared = false;
+    if (!shared) {
+        shared = true;
+        const int fd = open_lock_file();
+        in_processes(1, [&](int) { lock_file(Family::flock, fd, true); });
+    }
+    return close_alone(iterations);
+}
+
+// sqlite3(1), each insertion a transaction of its own.
+Time sqlite_insertions(long iterations) {
+    unlink("rows.db");
+    return in_processes(1, [&](int) {
+        FILE *script = std::fopen("script.sql", "w");
+        if (script == nullptr) fail("script.sql");
+        std::fputs("PRAGMA synchronous=OFF; CREATE TABLE rows(n INTEGER);\n", script);
+        for (long i = 0; i < iterations; ++i) std::fprintf(script, "INSERT INTO rows VALUES(%ld);\n", i);
+        std::fclose(script);
+        const int in = open("script.sql", O_RDONLY);
+        const int out = open("/dev/null", O_WRONLY);
+        if (in < 0 || out < 0 || dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0) fail("redirection");
+        execlp("sqlite3", "sqlite3", "-batch", "rows.db", nullptr);
+        fail("sqlite3");
+    });
+}
+
 // `batch` iterations take a millisecond or so; in the loops that record they fill a chunk of the largest size, so that
 // each batch pays for one.
 struct Workload {
@@ -247,6 +336,11 @@ constexpr Workload kWorkloads[] = {
     {"dup", dup_alone, 5 * kRow},
     {"dup2", dup2_alone, 5 * kRow},
     {"fork", fork_and_wait, 40},
+    {"flock_threads", pairs_in_threads, 4 * 4096},
+    {"flock_processes", pairs_in_processes, 4 * 4096},
+    {"hand_over", hand_over, 4000},
+    {"close_shared", close_beside_a_shared_lock, 5 * kRow},
+    {"sqlite", sqlite_insertions, 2000},
 };
 
 double median(std::vector<double> &times) {

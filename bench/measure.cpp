@@ -105,7 +105,8 @@ std::vector<std::string> Bench::environment(With with) const {
         const std::string_view text = *entry;
         if (!text.starts_with("LD_PRELOAD=") && !text.starts_with("PLANLOOP_")) out.emplace_back(text);
     }
-    if (with == With::shim) {
+    if (with == With::ring) out.emplace_back("PLANLOOP_RING=1M");
+    if (with == With::shim || with == With::ring) {
         out.push_back("LD_PRELOAD=" + shim_);
         out.emplace_back("PLANLOOP_SESSION=bench");
         out.push_back("PLANLOOP_HOME=" + folder_ + "/home");
@@ -138,8 +139,9 @@ Recorded Bench::take_spool() const {
 
 Result<Measured> Bench::run(const std::string &name, long iterations, With with) const {
     std::vector<std::string> arguments;
-    if (with == With::strace) {
+    if (with == With::strace || with == With::strace_filtered) {
         arguments = {"strace", "-f", "-qq", "-e", "trace=flock,fcntl", "-o", "/dev/null"};
+        if (with == With::strace_filtered) arguments.emplace_back("--seccomp-bpf");
     }
     arguments.insert(arguments.end(), {workload_, name, std::to_string(iterations)});
     const std::string output = folder_ + "/output";

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <iterator>
@@ -43,9 +44,15 @@ std::size_t utf8_length(std::string_view text) {
     return 0;
 }
 
+// Characters that stand for themselves in a JSON string.
+constexpr std::array<bool, 256> kPlain = [] {
+    std::array<bool, 256> plain{};
+    for (std::size_t byte = 0x20; byte < 0x7f; ++byte) plain[byte] = byte != '"' && byte != '\\';
+    return plain;
+}();
+
 bool is_plain(char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return byte >= 0x20 && byte < 0x7f && c != '"' && c != '\\';
+    return kPlain[static_cast<unsigned char>(c)];
 }
 
 void append_escape(std::string &out, char c) {
@@ -72,7 +79,11 @@ void append_escape(std::string &out, char c) {
 
 template <class Number>
 void append_field(std::string &out, std::string_view key, Number value) {
-    fmt::format_to(std::back_inserter(out), ",\"{}\":{}", key, value);
+    const fmt::format_int digits(value);
+    out += ",\"";
+    out += key;
+    out += "\":";
+    out.append(digits.data(), digits.size());
 }
 
 void append_text_field(std::string &out, std::string_view key, std::string_view value) {
@@ -128,8 +139,12 @@ void append_json_string(std::string &out, std::string_view text) {
 
 void append_milliseconds(std::string &out, std::int64_t ns) {
     const std::int64_t us = ns < 0 ? 0 : ns / 1000;
-    fmt::format_to(std::back_inserter(out), "{}.{:03}", us / 1000, us % 1000);
-    for (int i = 0; i < 2 && out.back() == '0'; ++i) out.pop_back();
+    const fmt::format_int whole(us / 1000);
+    const auto rest = static_cast<unsigned>(us % 1000);
+    const char decimals[] = {'.', static_cast<char>('0' + rest / 100), static_cast<char>('0' + rest / 10 % 10),
+                             static_cast<char>('0' + rest % 10)};
+    out.append(whole.data(), whole.size());
+    out.append(decimals, rest % 10 != 0 ? 4U : rest % 100 != 0 ? 3U : 2U);
 }
 
 void append_lock_line(std::string &out, const LockLine &line) {

@@ -25,7 +25,8 @@ class JsonObject {
     }
     JsonObject &number(std::string_view key, std::integral auto value) {
         name(key);
-        fmt::format_to(std::back_inserter(out_), "{}", value);
+        const fmt::format_int digits(value);
+        out_.append(digits.data(), digits.size());
         return *this;
     }
     JsonObject &decimal(std::string_view key, double value) {
