@@ -38,24 +38,47 @@ ForkPage *make_fork_page() noexcept {
 void join(Thread &me, std::uint32_t image) noexcept {
     me.stream.forget();
     if (me.speaks_for == 0) me.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
-    me.pending = nullptr;
+    me.depth = 0;
     me.ring_chunk = 0;
     me.trusted_fd = -1;
     me.image = image;
 }
 
+// Yields until somebody has a turn; a turn takes microseconds, unless its owner was killed (a vfork child) or stopped.
+constexpr int kPatience = 20'000;
+
+// A program without a descriptor to spare may have one later. Asked after the first lost event, the second, the fourth
+// and so on, and then each sixty-fourth.
+bool worth_another_try() noexcept {
+    const std::uint32_t lost = process.unopened.load(std::memory_order_relaxed);
+    return (lost & (lost - 1)) == 0 || lost % 64 == 0;
+}
+
+bool out_of_descriptors() noexcept {
+    const int error = process.open_error.load(std::memory_order_relaxed);
+    return error == -EMFILE || error == -ENFILE;
+}
+
 bool attach(Thread &me, ForkPage &page) noexcept {
     const wire::SignalsBlocked no_signals;
     std::uint32_t nobody = 0;
-    if (!page.attaching.compare_exchange_strong(nobody, 1, std::memory_order_acquire)) {
-        while (page.image.load(std::memory_order_acquire) == 0 && !process.failed.load(std::memory_order_acquire)) {
-            wire::raw_syscall(SYS_sched_yield);
-        }
-        return !process.failed.load(std::memory_order_acquire);
+    for (int waited = 0; !page.attaching.compare_exchange_strong(nobody, 1, std::memory_order_acquire); nobody = 0) {
+        if (page.image.load(std::memory_order_acquire) != 0) return true;
+        if (process.failed.load(std::memory_order_acquire)) return false;
+        wire::raw_syscall(SYS_sched_yield);
+        if (++waited == kPatience) break;
     }
     if (!open_spool()) {
-        process.failed.store(true, std::memory_order_release);
+        if (out_of_descriptors()) {
+            process.unopened.fetch_add(1, std::memory_order_relaxed);
+        } else {
+            process.failed.store(true, std::memory_order_release);
+        }
+        page.attaching.store(0, std::memory_order_release);
         return false;
+    }
+    if (const std::uint32_t lost = process.unopened.exchange(0, std::memory_order_relaxed); lost != 0) {
+        process.spool.count_drop(wire::Drop::no_descriptor, lost);
     }
     const std::uint32_t parent_image = process.identity.process;  // of the process that forked us
     process.identity.pid =
@@ -77,7 +100,9 @@ bool open_spool() noexcept {
     if (page == nullptr) page = make_fork_page();
     if (page == nullptr) return false;
     const wire::SignalsBlocked no_signals;
-    while (page->opening.exchange(1, std::memory_order_acquire) != 0) wire::raw_syscall(SYS_sched_yield);
+    for (int waited = 0; page->opening.exchange(1, std::memory_order_acquire) != 0 && waited < kPatience; ++waited) {
+        wire::raw_syscall(SYS_sched_yield);
+    }
     if (process.spool.is_open()) {
         page->opening.store(0, std::memory_order_release);
         return true;
@@ -87,6 +112,7 @@ bool open_spool() noexcept {
     };
     int result = open_file();
     if (result == -ENOENT && make_spool_folder()) result = open_file();
+    process.open_error.store(result, std::memory_order_relaxed);
     constexpr std::uint64_t kTrustTscTicks = 100;  // 25 to 50 ns
     constexpr std::uint64_t kTrustNs = 40;
     process.trust_ticks = process.spool.clock() == wire::ClockKind::tsc ? kTrustTscTicks : kTrustNs;
@@ -96,6 +122,12 @@ bool open_spool() noexcept {
 }
 
 bool in_vfork_child(Thread &me) noexcept {
+    if (const std::int32_t own = process.own_pid.load(std::memory_order_acquire); own != 0) {
+        const ForkPage *page = process.page.load(std::memory_order_acquire);
+        if (page->image.load(std::memory_order_acquire) != 0) return wire::raw_syscall(SYS_getpid) != own;
+        process.own_pid.store(0, std::memory_order_relaxed);  // a forked child is no stranger in its own memory
+        me.vfork_parent = 0;
+    }
     if (me.vfork_parent == 0) return false;
     if (wire::raw_syscall(SYS_getpid) != me.vfork_parent) return true;
     me.vfork_parent = 0;  // the parent goes on only after its child has left our memory
@@ -115,7 +147,13 @@ bool enter_slowly(Thread &me) noexcept {
         process.failed.store(true, std::memory_order_release);
         return false;
     }
-    if (page->image.load(std::memory_order_acquire) == 0 && !attach(me, *page)) return false;
+    if (page->image.load(std::memory_order_acquire) == 0) {
+        if (out_of_descriptors() && !worth_another_try()) {
+            process.unopened.fetch_add(1, std::memory_order_relaxed);
+            return false;
+        }
+        if (!attach(me, *page)) return false;
+    }
     const std::uint32_t image = page->image.load(std::memory_order_acquire);
     if (me.image != image) {
         const wire::SignalsBlocked no_signals;

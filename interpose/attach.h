@@ -38,18 +38,27 @@ struct Process {
     std::atomic<ForkPage *> page = nullptr;
     std::atomic<bool> failed = false;  // the session cannot be recorded into: do not try again
     wire::WriterIdentity identity;
-    std::uint64_t trust_ticks = 0;  // see descriptors.h
+    std::atomic<std::int32_t> own_pid = 0;    // once a child runs in our memory with descriptors of its own; see clone
+    std::atomic<int> open_error = 0;          // why the spool could not be opened
+    std::atomic<std::uint32_t> unopened = 0;  // events that were lost for want of a descriptor to open it with
+    std::uint64_t trust_ticks = 0;            // see descriptors.h
 };
+
+struct PendingCall {
+    wire::Record *record;  // nullptr: being written
+    std::uintptr_t frame;
+};
+inline constexpr std::uint32_t kNestedCalls = 4;
 
 // Plain data in initial-exec TLS: usable before any constructor, in a signal handler, on a 16 KiB stack.
 struct Thread {
     wire::StreamWriter stream;
     std::uint32_t image;  // the process image that `stream` belongs to
     std::int32_t tid;
-    wire::Record *pending;  // the innermost lock call that has not come back
-    std::uintptr_t pending_frame;
-    wire::Record *releasing;    // of an unlock that has not come back
-    std::uint64_t trusted_ids;  // what `trusted_fd` was known to be when the last call came back
+    PendingCall calls[kNestedCalls];  // that have not come back, the outermost first: signal handlers lock, too
+    std::uint32_t depth;              // how many; what lies deeper than there is room for is not closed when abandoned
+    wire::Record *releasing;          // of an unlock that has not come back
+    std::uint64_t trusted_ids;        // what `trusted_fd` was known to be when the last call came back
     std::uint64_t trusted_until;
     std::int32_t trusted_fd;
     std::int32_t suppressed;    // above 0: the program records its lock calls itself, see shim_link.h of wire

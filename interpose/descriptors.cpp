@@ -26,7 +26,8 @@ namespace {
 
 constexpr std::atomic<std::uint64_t> kNoMask{0};
 
-std::atomic<bool> posix_locks_taken;  // once true, every close has to look
+std::atomic<bool> posix_locks_taken;      // once true, every close has to look
+std::atomic<bool> posix_locks_forgotten;  // on a file that did not fit into known_files
 
 // Files this process image has seen, so that a file is recorded once. A full table, or an entry that another thread or
 // the code below a signal handler is changing, only costs a repeated record.
@@ -39,7 +40,7 @@ struct KnownFile {
     std::atomic<std::uint64_t> generation;
 };
 constexpr std::uint32_t kBusy = ~0u;
-constexpr std::size_t kKnownFiles = 1024;
+constexpr std::size_t kKnownFiles = 4096;  // untouched, they cost nothing
 KnownFile known_files[kKnownFiles];
 
 Descriptor *slot_for(int fd) noexcept {
@@ -215,6 +216,21 @@ void note_descriptors_at_start() noexcept {
     noted_high.store(high, std::memory_order_relaxed);
 }
 
+bool is_lockable(int fd) noexcept {
+    struct stat status {};
+    return wire::raw_syscall(SYS_fstat, fd, &status) == 0 && !S_ISFIFO(status.st_mode) && !S_ISSOCK(status.st_mode);
+}
+
+bool has_lockable_descriptors() noexcept {
+    constexpr std::uint64_t kStandardStreams = 7;
+    if (noted_high.load(std::memory_order_relaxed)) return true;
+    for (std::uint64_t bits = noted_open.load(std::memory_order_relaxed) & ~kStandardStreams; bits != 0;
+         bits &= bits - 1) {
+        if (is_lockable(__builtin_ctzll(bits))) return true;
+    }
+    return false;
+}
+
 // One system call, and none that opens anything: a program may be out of descriptors.
 void note_descriptors_for_child() noexcept {
     pollfd descriptors[kNoted];
@@ -240,18 +256,31 @@ void note_posix_lock(int fd, std::uint32_t file) noexcept {
         wire::raw_syscall(SYS_fstat, fd, &status) == 0) {
         set_known_file(*known, file, descriptor->device, descriptor->inode, wire::file_generation(fd, status.st_mode));
     }
-    if (known != nullptr) known->posix_locked.store(true, std::memory_order_relaxed);
+    if (known != nullptr) {
+        known->posix_locked.store(true, std::memory_order_relaxed);
+    } else {
+        posix_locks_forgotten.store(true, std::memory_order_relaxed);
+    }
     if (posix_locks_taken.exchange(true)) return;
     tracked_mask.store(~std::uint64_t{0}, std::memory_order_relaxed);
+}
+
+std::uint32_t posix_locked_file(std::uint64_t device, std::uint64_t inode) noexcept {
+    const KnownFile *known = known_file(device, inode);
+    if (known == nullptr) return 0;
+    const std::uint32_t number = known->number.load(std::memory_order_acquire);
+    return number != kBusy && known->posix_locked.load(std::memory_order_relaxed) ? number : 0;
 }
 
 std::uint32_t posix_locked_file(int fd) noexcept {
     struct stat status {};
     if (!posix_locks_taken.load(std::memory_order_relaxed) || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
-    const KnownFile *known = known_file(status.st_dev, status.st_ino);
-    if (known == nullptr) return 0;
-    const std::uint32_t number = known->number.load(std::memory_order_acquire);
-    return number != kBusy && known->posix_locked.load(std::memory_order_relaxed) ? number : 0;
+    const std::uint32_t number = posix_locked_file(status.st_dev, status.st_ino);
+    if (number != 0 || !posix_locks_forgotten.load(std::memory_order_relaxed)) return number;
+    // It may be one of the files that there was no room to remember: named anew, the analysis knows whether it is.
+    Thread &me = thread;
+    if (known_file(status.st_dev, status.st_ino) != nullptr || !S_ISREG(status.st_mode) || !enter(me)) return 0;
+    return file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
 }
 
 }  // namespace planloop::shim

@@ -171,6 +171,10 @@ void untrack(int fd) noexcept;
 // Notes which descriptors are open when the image starts, and when it makes a child: only those can be shared with
 // another process.
 void note_descriptors_at_start() noexcept;
+// Whether somebody may lock it: it is open, and not a pipe or a socket.
+bool is_lockable(int fd) noexcept;
+// Whether this image came by such a one, the standard streams aside.
+bool has_lockable_descriptors() noexcept;
 void note_descriptors_for_child() noexcept;
 
 // Calls visit(fd, Descriptor) for every tracked descriptor.
@@ -189,6 +193,7 @@ void for_each_tracked(Visit visit) noexcept {
 void note_posix_lock(int fd, std::uint32_t file) noexcept;
 // The number of the file that `fd` is open on if this process image ever held a POSIX lock on it, else 0.
 std::uint32_t posix_locked_file(int fd) noexcept;
+std::uint32_t posix_locked_file(std::uint64_t device, std::uint64_t inode) noexcept;
 
 // The number of a file by device and inode if one is known, else a new one, recorded. `fd` is open on it.
 std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept;

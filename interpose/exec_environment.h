@@ -13,6 +13,7 @@
 
 #include "interpose/inherited.h"
 #include "interpose/proc_files.h"
+#include "interpose/process_calls.h"
 #include "interpose/settings.h"
 
 namespace planloop::shim {
@@ -163,6 +164,16 @@ auto with_environment(char *const *environment, Handover handover, Call call) {
     if (session_needed) copy.set(kSessionName, session);
     if (preload_needed) copy.set(kPreloadName, preload);
     return call(copy.entries());
+}
+
+// An exec, whatever it is called by.
+template <class Call>
+auto record_exec(char *const *environment, Call call) {
+    ExecRecord record;
+    record.begin();
+    const auto result = with_environment(environment, Handover::as_they_are, call);
+    record.failed();
+    return result;
 }
 
 }  // namespace planloop::shim

@@ -105,15 +105,6 @@ void note_if_untraceable_in_path(const char *file) noexcept {
     }
 }
 
-template <class Call>
-int record_exec(char *const *environment, Call call) {
-    ExecRecord record;
-    record.begin();
-    const int result = with_environment(environment, Handover::as_they_are, call);
-    record.failed();
-    return result;
-}
-
 // posix_spawn and posix_spawnp. No part of the program changes its descriptors before the child's share is recorded.
 template <class Call>
 int record_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *environment, Call call) {

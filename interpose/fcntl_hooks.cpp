@@ -103,10 +103,13 @@ void take_back_release(void * /*unused*/) noexcept {
 
 void abandon_pending(void *) noexcept {
     Thread &me = thread;
-    if (me.pending == nullptr) return;
-    me.pending->end = process.spool.ticks();
-    wire::StreamWriter::conclude(me.pending, wire::State::abandoned);
-    me.pending = nullptr;
+    if (me.depth == 0) return;
+    if (--me.depth >= kNestedCalls) return;
+    wire::Record *record = me.calls[me.depth].record;
+    me.calls[me.depth].record = nullptr;
+    if (record == nullptr) return;
+    record->end = process.spool.ticks();
+    wire::StreamWriter::conclude(record, wire::State::abandoned);
 }
 
 namespace {

@@ -15,6 +15,25 @@ bool prepare_fork() noexcept;
 // The same, and notes which descriptors the child is about to share, since a lock may be taken on them later.
 bool prepare_child() noexcept;
 
+// Around the making of a child with memory of its own.
+class ForkRecord {
+  public:
+    ForkRecord() noexcept;
+    void finish(std::int32_t child) const noexcept;
+
+  private:
+    bool concerns_locks_ = false;
+    std::uint64_t before_ = 0;
+};
+
+template <class Real>
+auto record_fork(Real real_call) {
+    const ForkRecord record;
+    const auto child = real_call();
+    record.finish(static_cast<std::int32_t>(child));
+    return child;
+}
+
 // After a child was made: it may share descriptors on which no lock has been taken yet.
 void note_child(std::int32_t child) noexcept;
 

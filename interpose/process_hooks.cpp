@@ -1,6 +1,8 @@
 // How processes begin and end: the constructor, fork and its kin, exit and its kin.
 #include <fcntl.h>
 #include <paths.h>
+#include <sched.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,6 +47,29 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
                     .b = static_cast<std::uint64_t>(status)});
 }
 
+ForkRecord::ForkRecord() noexcept {
+    // Attached before the fork, since a stream's records stand in the order of their times.
+    concerns_locks_ = prepare_child() && enter(thread);
+    if (concerns_locks_) before_ = process.spool.ticks();
+}
+
+void ForkRecord::finish(std::int32_t child) const noexcept {
+    if (settings.enabled && child > 0) note_child(child);
+    if (!concerns_locks_ || child <= 0) return;
+    Thread &me = thread;
+    if (tracked_mask.load(std::memory_order_relaxed) != 0) {
+        announce_sharing(child);
+        share_with_child(child);
+    }
+    if (!enter(me)) return;
+    wire::Record *record = me.stream.claim(process.spool, me.who(process));
+    if (record == nullptr) return;
+    record->kind = wire::RecordKind::fork;
+    record->a = static_cast<std::uint64_t>(child);
+    record->begin = before_;  // the child may have done much by now
+    me.stream.publish(record, wire::State::complete);
+}
+
 namespace {
 
 void note_quick_exit() {
@@ -68,32 +93,19 @@ __attribute__((constructor)) void start() {
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
     hide_carried_settings();
     if (settings.inherits) adopt_from_environment();
+    if (has_lockable_descriptors()) open_spool();  // it tells when one of them is locked elsewhere
 }
 
 template <Symbol symbol>
 pid_t hook_fork() {
-    // Attached before the fork, since a stream's records stand in the order of their times.
-    const bool concerns_locks = prepare_child() && enter(thread);
-    const std::uint64_t before = concerns_locks ? process.spool.ticks() : 0;
-    const pid_t child = real<symbol>()();
-    if (settings.enabled && child > 0) note_child(child);
-    if (concerns_locks && child > 0) {
-        Thread &me = thread;
-        if (tracked_mask.load(std::memory_order_relaxed) != 0) {
-            announce_sharing(child);
-            share_with_child(child);
-        }
-        // Stamped before the fork: the child may have done much by now.
-        if (enter(me)) {
-            if (wire::Record *record = me.stream.claim(process.spool, me.who(process))) {
-                record->kind = wire::RecordKind::fork;
-                record->a = static_cast<std::uint64_t>(child);
-                record->begin = before;
-                me.stream.publish(record, wire::State::complete);
-            }
-        }
-    }
-    return child;
+    return static_cast<pid_t>(record_fork([] { return real<symbol>()(); }));
+}
+
+// clone(3) starts the child in a function on a stack of its own. With memory of its own it is a fork; with ours, but
+// descriptors of its own, it must not speak about them in this process's name, for as long as it lives.
+constexpr int kOwnDescriptors = CLONE_VM;
+bool runs_in_our_memory(int flags) noexcept {
+    return (flags & (CLONE_VM | CLONE_FILES | CLONE_THREAD)) == kOwnDescriptors;
 }
 
 }  // namespace
@@ -116,6 +128,31 @@ pid_t planloop___fork() {
 extern "C" pid_t planloop__Fork() PLANLOOP_EXPORT(_Fork);
 pid_t planloop__Fork() {
     return hook_fork<Symbol::_Fork>();
+}
+
+extern "C" int planloop_clone(int (*start)(void *), void *stack, int flags, void *argument, ...) PLANLOOP_EXPORT(clone);
+int planloop_clone(int (*start)(void *), void *stack, int flags, void *argument, ...) {
+    va_list list;
+    va_start(list, argument);
+    void *parent_tid = va_arg(list, void *);
+    void *tls = va_arg(list, void *);
+    void *child_tid = va_arg(list, void *);
+    va_end(list);
+    const auto real_call = [=] {
+        return real<Symbol::clone>()(start, stack, flags, argument, parent_tid, tls, child_tid);
+    };
+    if ((flags & CLONE_VM) == 0) return static_cast<int>(record_fork(real_call));
+    if (!runs_in_our_memory(flags) || !settings.enabled) return real_call();
+    Thread &me = thread;
+    prepare_child();
+    if (in_vfork_child(me) || !enter(me)) return real_call();
+    // The child may have this thread's variables too.
+    me.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
+    process.own_pid.store(me.vfork_parent, std::memory_order_release);
+    const int child = real_call();
+    note_child(child);
+    note_spawned(me, child);
+    return child;
 }
 
 // vfork returns twice on one stack, so no C++ frame may stand between it and its caller: prepare, then jump.

@@ -46,11 +46,16 @@ inline void fill(wire::Record &record, wire::RecordKind kind, const LockCall &ca
 // A call that this thread left without coming back (cancellation, longjmp) is still pending. The stack tells it from a
 // call that a signal handler has interrupted: the handler's frames lie deeper.
 inline void close_abandoned(Thread &me, std::uintptr_t frame, std::uint64_t now) noexcept {
-    if (me.pending == nullptr || frame < me.pending_frame) return;
-    me.pending->end = now;
-    wire::StreamWriter::conclude(me.pending, wire::State::abandoned);
-    me.pending = nullptr;
-    me.stream.unfinished = 0;
+    while (__builtin_expect(me.depth != 0, 0)) {
+        const std::uint32_t top = (me.depth < kNestedCalls ? me.depth : kNestedCalls) - 1;
+        const PendingCall call = me.calls[top];
+        if (call.record == nullptr || frame < call.frame) return;
+        me.depth = top;
+        if (top == 0) me.stream.unfinished = 0;
+        me.calls[top].record = nullptr;
+        call.record->end = now;
+        wire::StreamWriter::conclude(call.record, wire::State::abandoned);
+    }
 }
 
 // After success: what the record alone cannot tell.
@@ -70,20 +75,21 @@ template <class Real>
 __attribute__((always_inline)) inline auto run_pending(Thread &me, wire::Record *record, std::uintptr_t frame,
                                                        Real real_call) {
     me.stream.publish(record, wire::State::pending);
-    wire::Record *outer = me.pending;
-    const std::uintptr_t outer_frame = me.pending_frame;
+    const std::uint32_t depth = me.depth;
     const std::uint32_t unfinished = me.stream.unfinished;
-    me.pending = record;
-    me.pending_frame = frame;
     me.stream.unfinished = unfinished + 1;
+    me.depth = depth + 1;  // first: a signal handler's call goes behind this one
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    if (depth < kNestedCalls) me.calls[depth] = {record, frame};
 
     const auto result = real_call();
 
     record->end = process.spool.ticks();
     record->error = result < 0 ? errno : 0;
     wire::StreamWriter::conclude(record, wire::State::complete);
-    me.pending = outer;
-    me.pending_frame = outer_frame;
+    if (depth < kNestedCalls) me.calls[depth].record = nullptr;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    me.depth = depth;
     me.stream.unfinished = unfinished;
     return result;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "interpose/descriptor_calls.h"
+#include "interpose/exec_environment.h"
 #include "interpose/lock_calls.h"
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
@@ -33,6 +34,26 @@ long hook_fcntl(int fd, int command, const void *argument, void *caller, Real re
     const long result = real_call();
     if ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) && result >= 0) note_duplicate(fd, static_cast<int>(result));
     return result;
+}
+
+// Whether clone(2) makes a child with memory of its own on the stack of its caller, as fork does: then this frame is
+// copied too. Other children run on a stack of their own.
+bool makes_copy(long number, long first, long second) noexcept {
+    struct CloneArguments {  // clone3(2), as far as it matters here
+        std::uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack;
+    };
+    std::uint64_t flags = static_cast<std::uint64_t>(first);
+    bool same_stack = second == 0;
+    if (number == SYS_clone3) {
+        const auto *arguments = reinterpret_cast<const CloneArguments *>(first);
+        if (static_cast<std::size_t>(second) < sizeof(CloneArguments) ||
+            !wire::readable(arguments, sizeof(CloneArguments))) {
+            return false;
+        }
+        flags = arguments->flags;
+        same_stack = arguments->stack == 0;
+    }
+    return (flags & CLONE_VM) == 0 && same_stack;
 }
 
 // The modes of seccomp(2), which prctl(2) can set as well; both take the filter as their third word.
@@ -95,13 +116,21 @@ long planloop_syscall(long number, ...) {
         case SYS_exit_group:
             note_exit(wire::ExitCause::immediate, static_cast<int>(a));
             return real_call();
-        case SYS_execve: {
-            ExecRecord record;
-            record.begin();
-            const long result = real_call();
-            record.failed();
-            return result;
-        }
+        case SYS_execve:
+            return record_exec(reinterpret_cast<char *const *>(c), [=](char *const *environment) {
+                return real<Symbol::syscall>()(number, a, b, reinterpret_cast<long>(environment), d, e, f);
+            });
+        case SYS_execveat:
+            return record_exec(reinterpret_cast<char *const *>(d), [=](char *const *environment) {
+                return real<Symbol::syscall>()(number, a, b, c, reinterpret_cast<long>(environment), e, f);
+            });
+#if defined(SYS_fork)
+        case SYS_fork:
+            return record_fork(real_call);
+#endif
+        case SYS_clone:
+        case SYS_clone3:
+            return makes_copy(number, a, b) ? record_fork(real_call) : real_call();
         case SYS_seccomp:
         case SYS_prctl: {
             Sandboxing sandboxing;

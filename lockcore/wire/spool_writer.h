@@ -151,7 +151,12 @@ inline std::uint64_t pid_space() noexcept {
 
 inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes, std::uint64_t ring_bytes) noexcept {
     std::uint8_t boot_id[16] = {};
-    if (!read_boot_id(boot_id)) return -ENOSYS;
+    if (!read_boot_id(boot_id)) {
+        // Without /proc nothing can be recorded; without a descriptor to spare, not now.
+        const int probe = raw_open("/proc/sys/kernel/random/boot_id", O_RDONLY);
+        if (probe >= 0) raw_close(probe);
+        return probe == -EMFILE || probe == -ENFILE ? probe : -ENOSYS;
+    }
     const std::size_t folder_length = std::strlen(spool_folder);
     constexpr char kStem[] = "/locks-v";
     constexpr char kEnding[] = ".spool";

@@ -10,8 +10,15 @@
 // connection of their own. The connection closed by the test ends the thread that serves it, and with the main thread
 // the process.
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <shadow.h>
+#include <spawn.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -123,6 +130,51 @@ Answer do_fcntl(const Words &words) {
     return measured([&] { return fcntl(fd, command, &range); });
 }
 
+// sys_flock and sys_ofd: flock and an OFD lock of the whole file, through syscall(2). FD sh|ex|un [nb]
+Answer do_sys_flock(const Words &words) {
+    const int operation = has(words, "sh") ? LOCK_SH : has(words, "ex") ? LOCK_EX : LOCK_UN;
+    const int flags = operation | (has(words, "nb") ? LOCK_NB : 0);
+    const int fd = fd_of(words, 1);
+    return measured([&] { return syscall(SYS_flock, fd, flags); });
+}
+Answer do_sys_ofd(const Words &words) {
+    struct flock range = {};
+    range.l_type = has(words, "sh") ? F_RDLCK : has(words, "ex") ? F_WRLCK : F_UNLCK;
+    const int fd = fd_of(words, 1);
+    const int command = has(words, "nb") ? F_OFD_SETLK : F_OFD_SETLKW;
+    return measured([&] { return syscall(SYS_fcntl, fd, command, &range); });
+}
+Answer do_lckpwdf(const Words &words) {
+    return measured([&] { return words[0] == "lckpwdf" ? lckpwdf() : ulckpwdf(); });
+}
+
+pthread_t waiting_thread;
+int waiting_fd = -1;
+
+// waiter FD: a thread waits for a POSIX lock of the whole file.  cancel_waiter: is cancelled, and joined.
+Answer do_waiter(const Words &words) {
+    waiting_fd = fd_of(words, 1);
+    return measured([] {
+        return pthread_create(
+            &waiting_thread, nullptr,
+            [](void *) -> void * {
+                struct flock range = {};
+                range.l_type = F_WRLCK;
+                fcntl(waiting_fd, F_SETLKW, &range);
+                return nullptr;
+            },
+            nullptr);
+    });
+}
+Answer do_cancel_waiter(const Words & /*words*/) {
+    return measured([] {
+        void *ended = nullptr;
+        pthread_cancel(waiting_thread);
+        pthread_join(waiting_thread, &ended);
+        return ended == PTHREAD_CANCELED ? 0 : -1;
+    });
+}
+
 // lockf FD lock|tlock|ulock LENGTH
 Answer do_lockf(const Words &words) {
     const int command = words.at(2) == "lock" ? F_LOCK : words.at(2) == "tlock" ? F_TLOCK : F_ULOCK;
@@ -139,6 +191,81 @@ Answer do_close_range(const Words &words) {
     const auto first = static_cast<unsigned>(number(words, 1));
     const auto last = static_cast<unsigned>(number(words, 2));
     return measured([&] { return close_range(first, last, 0); });
+}
+Answer do_closefrom(const Words &words) {
+    const int first = fd_of(words, 1);
+    return measured([&] {
+        // All but the connection, which lies high.
+        if (words[0] == "close_range_to_control")
+            return close_range(static_cast<unsigned>(first), kLowestControlFd - 1, 0);
+        const pid_t child = fork();  // closefrom(3) has no upper end, so a child without a connection calls it
+        if (child == 0) {
+            closefrom(first);
+            pause();
+            _exit(0);
+        }
+        return static_cast<int>(child);
+    });
+}
+// limit COUNT: descriptors that the process may have
+Answer do_limit(const Words &words) {
+    rlimit limit{};
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = static_cast<rlim_t>(number(words, 1));
+    return measured([&] { return setrlimit(RLIMIT_NOFILE, &limit); });
+}
+
+sockaddr_un address_of(const std::string &path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    return address;
+}
+
+// Sends a descriptor, or receives one into `fd`.
+int pass(int connection, int &fd, bool send) {
+    char byte = 0;
+    iovec data{&byte, 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message{};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr *const part = CMSG_FIRSTHDR(&message);
+    if (send) {
+        part->cmsg_level = SOL_SOCKET;
+        part->cmsg_type = SCM_RIGHTS;
+        part->cmsg_len = CMSG_LEN(sizeof(int));
+        std::memcpy(CMSG_DATA(part), &fd, sizeof(fd));
+        return sendmsg(connection, &message, 0) == 1 ? 0 : -1;
+    }
+    if (recvmsg(connection, &message, 0) != 1 || message.msg_controllen < CMSG_LEN(sizeof(int))) return -1;
+    std::memcpy(&fd, CMSG_DATA(part), sizeof(fd));
+    return fd;
+}
+
+// receive PATH: listens there and takes a descriptor.  send FD PATH: gives one to who listens there.
+Answer do_receive(const Words &words) {
+    const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const sockaddr_un address = address_of(words.at(1));
+    if (bind(listener, reinterpret_cast<const sockaddr *>(&address), sizeof(address)) != 0) return {};
+    listen(listener, 1);
+    const int connection = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    close(listener);
+    int fd = -1;
+    const Answer answer = measured([&] { return pass(connection, fd, false); });
+    close(connection);
+    return answer;
+}
+Answer do_send(const Words &words) {
+    const int connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const sockaddr_un address = address_of(words.at(2));
+    int fd = fd_of(words, 1);
+    if (connect(connection, reinterpret_cast<const sockaddr *>(&address), sizeof(address)) != 0) return {};
+    const Answer answer = measured([&] { return pass(connection, fd, true); });
+    close(connection);
+    return answer;
 }
 // freopen FD PATH: closes the descriptor and opens another file
 Answer do_freopen(const Words &words) {
@@ -226,9 +353,64 @@ Answer do_fork(const Words &words) {
     });
 }
 
-Answer do_exec(const Words & /*words*/) {
-    return measured([] {
-        replace_image();
+int serve_as_child(void * /*unused*/) {
+    close_range(kLowestControlFd, ~0U, 0);
+    serve(connect_to_test());
+    std::exit(0);
+}
+
+// As fork, by other calls: clone, sys_fork, sys_clone. And clone_vm: a child in our memory with its own descriptors, as
+// posix_spawn makes them, which closes FD and becomes a new program image.
+Answer do_clone(const Words &words) {
+    constexpr std::size_t kStackBytes = 256 * 1024;
+    static char *const stack = new char[kStackBytes];
+    char *const top = stack + kStackBytes;
+    return measured([&]() -> long {
+        if (words[0] == "clone") return clone(serve_as_child, top, SIGCHLD, nullptr);
+        if (words[0] == "clone_vm") {
+            static int to_close;
+            to_close = fd_of(words, 1);
+            return clone(
+                [](void *) {
+                    close(to_close);
+                    replace_image();
+                    _exit(127);
+                    return 0;
+                },
+                top, CLONE_VM | CLONE_VFORK | SIGCHLD, nullptr);
+        }
+        const long child = words[0] == "sys_fork" ? syscall(SYS_fork) : syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        if (child == 0) serve_as_child(nullptr);
+        return child;
+    });
+}
+
+// spawn_moving FROM TO: posix_spawn of a new image in which TO is what FROM is here, and FROM is closed.
+Answer do_spawn_moving(const Words &words) {
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, fd_of(words, 1), fd_of(words, 2));
+    posix_spawn_file_actions_addclose(&actions, fd_of(words, 1));
+    std::string name = "lock_actor";
+    std::string socket_name = socket_path;
+    char *const arguments[] = {name.data(), socket_name.data(), nullptr};
+    pid_t child = -1;
+    const Answer answer = measured(
+        [&] { return posix_spawn(&child, "/proc/self/exe", &actions, nullptr, arguments, environ) == 0 ? child : -1; });
+    posix_spawn_file_actions_destroy(&actions);
+    return answer;
+}
+
+// exec, and the same through syscall(2): sys_exec, sys_execveat
+Answer do_exec(const Words &words) {
+    return measured([&] {
+        std::string name = "lock_actor";
+        std::string socket_name = socket_path;
+        char *const arguments[] = {name.data(), socket_name.data(), nullptr};
+        constexpr char kPath[] = "/proc/self/exe";
+        if (words[0] == "sys_exec") syscall(SYS_execve, kPath, arguments, environ);
+        if (words[0] == "sys_execveat") syscall(SYS_execveat, AT_FDCWD, kPath, arguments, environ, 0);
+        if (words[0] == "exec") replace_image();
         return -1;
     });
 }
@@ -266,19 +448,50 @@ struct Command {
     Answer (*run)(const Words &);
 };
 constexpr Command kCommands[] = {
-    {"open", do_open},     {"flock", do_flock},
-    {"fcntl", do_fcntl},   {"lockf", do_lockf},
-    {"close", do_close},   {"close_range", do_close_range},
-    {"fclose", do_fclose}, {"freopen", do_freopen},
-    {"dup", do_dup},       {"dup2", do_dup2},
-    {"dup3", do_dup3},     {"dupfd", do_dupfd},
-    {"lseek", do_lseek},   {"truncate", do_truncate},
-    {"hold", do_hold},     {"fork", do_fork},
-    {"spawn", do_fork},    {"vspawn", do_fork},
-    {"exec", do_exec},     {"failing_exec", do_failing_exec},
-    {"thread", do_thread}, {"exit", do_exit},
-    {"_exit", do_exit},    {"quick_exit", do_exit},
-    {"abort", do_exit},    {"wait", do_wait},
+    {"open", do_open},
+    {"flock", do_flock},
+    {"fcntl", do_fcntl},
+    {"lockf", do_lockf},
+    {"close", do_close},
+    {"close_range", do_close_range},
+    {"fclose", do_fclose},
+    {"freopen", do_freopen},
+    {"dup", do_dup},
+    {"dup2", do_dup2},
+    {"dup3", do_dup3},
+    {"dupfd", do_dupfd},
+    {"lseek", do_lseek},
+    {"truncate", do_truncate},
+    {"hold", do_hold},
+    {"fork", do_fork},
+    {"spawn", do_fork},
+    {"vspawn", do_fork},
+    {"exec", do_exec},
+    {"failing_exec", do_failing_exec},
+    {"thread", do_thread},
+    {"exit", do_exit},
+    {"_exit", do_exit},
+    {"quick_exit", do_exit},
+    {"abort", do_exit},
+    {"wait", do_wait},
+    {"sys_flock", do_sys_flock},
+    {"sys_ofd", do_sys_ofd},
+    {"lckpwdf", do_lckpwdf},
+    {"ulckpwdf", do_lckpwdf},
+    {"waiter", do_waiter},
+    {"cancel_waiter", do_cancel_waiter},
+    {"closefrom", do_closefrom},
+    {"close_range_to_control", do_closefrom},
+    {"limit", do_limit},
+    {"send", do_send},
+    {"receive", do_receive},
+    {"clone", do_clone},
+    {"clone_vm", do_clone},
+    {"sys_fork", do_clone},
+    {"sys_clone", do_clone},
+    {"spawn_moving", do_spawn_moving},
+    {"sys_exec", do_exec},
+    {"sys_execveat", do_exec},
 };
 
 Answer obey(const std::string &line) {
