@@ -17,6 +17,14 @@ void add_unique(std::vector<T> &list, const T &value) {
     if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
 }
 
+// In the order of the locks, each once.
+void add_hold(DeadlockMember &member, const Hold &hold) {
+    const auto at = std::lower_bound(member.holds.begin(), member.holds.end(), hold.lock);
+    if (at != member.holds.end() && *at == hold.lock) return;
+    member.holds_from.insert(member.holds_from.begin() + (at - member.holds.begin()), hold.site);
+    member.holds.insert(at, hold.lock);
+}
+
 // Follows the ring from `first` as far as it leads to new members, then takes the next one left over.
 std::vector<std::size_t> ring_order(const std::vector<DeadlockMember> &members, std::size_t first) {
     std::vector<std::size_t> order;
@@ -136,13 +144,14 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
         member.since_ns = request.call_ns;
         member.mode = request.mode;
         member.waits_for = request.lock;
+        member.site = request.site;
         edges.clear();
         graph.edges(threads[i], edges);
         for (const WaitGraph::Edge &edge : edges) {
             const Index place = places.find(edge.to);
             if (place == kNone) continue;
             add_unique(member.waits_on, std::size_t{place});
-            add_unique(members[place].holds, model.holds[edge.hold].lock);
+            add_hold(members[place], model.holds[edge.hold]);
         }
     }
     const auto first = std::min_element(members.begin(), members.end(), [](const auto &a, const auto &b) {
@@ -157,7 +166,6 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
         ordered.push_back(std::move(members[at]));
         for (std::size_t &on : ordered.back().waits_on) on = place_after[on];
         std::sort(ordered.back().waits_on.begin(), ordered.back().waits_on.end());
-        std::sort(ordered.back().holds.begin(), ordered.back().holds.end());
     }
     return ordered;
 }
@@ -178,6 +186,11 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
             participant.holds.push_back(model.locks[lock].id);
             add_unique(finding.locks, model.locks[lock].id);
         }
+        for (const std::uint32_t site : member.holds_from)
+            participant.holds_from.push_back(model.source.call_site(site));
+        participant.asked_ns = member.since_ns - from_utc_ns;
+        participant.times = deadlock.times;
+        participant.asked_at = model.source.call_site(member.site);
         participant.waits_for = model.locks[member.waits_for].id;
         add_unique(finding.locks, participant.waits_for);
         for (const std::size_t on : member.waits_on) add_unique(participant.waits_on, members[on].pid);

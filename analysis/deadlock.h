@@ -16,9 +16,11 @@ struct DeadlockMember {
     std::uint64_t entry = 0;  // of the blocked call
     std::int64_t since_ns = 0;
     wire::Mode mode{};
-    Index waits_for = kNone;            // lock
-    std::vector<Index> holds;           // locks that other members wait for
-    std::vector<std::size_t> waits_on;  // places among the members
+    Index waits_for = kNone;                // lock
+    std::vector<Index> holds;               // locks that other members wait for
+    std::vector<std::uint32_t> holds_from;  // call sites, as `holds`; 0: not known
+    std::uint32_t site = 0;                 // of the blocked call
+    std::vector<std::size_t> waits_on;      // places among the members
 };
 
 struct Deadlock {

@@ -26,6 +26,7 @@ struct HoldEnd {
     std::uint64_t ticket = 0;             // names the end while it is undecided
     std::uint32_t image = 0, stream = 0;  // who ended it
     std::int32_t pid = 0, tid = 0;
+    std::uint32_t site = 0;  // of the unlock call
 };
 
 enum class Outcome : std::uint8_t { acquired, failed, abandoned };  // abandoned: its process or image is gone

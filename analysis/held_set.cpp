@@ -47,7 +47,8 @@ LockPart wanted_part(const Model &model, const Request &request) {
             request.first,
             request.last,
             lasting_owner(model, request.family, request.owner),
-            false};
+            false,
+            request.site};
 }
 
 void held_parts(const Model &model, const Request &request, std::size_t most, std::vector<LockPart> &out) {
@@ -68,8 +69,8 @@ void held_parts(const Model &model, const Request &request, std::size_t most, st
             }
             if (out.size() >= most) return;
             if (owner == 0) owner = lasting_owner(model, ranges.family, ranges.owner);
-            out.push_back(
-                {hold.lock, ranges.domain, ranges.family, hold.mode, segment.first, segment.last, owner, borrowed});
+            out.push_back({hold.lock, ranges.domain, ranges.family, hold.mode, segment.first, segment.last, owner,
+                           borrowed, hold.site});
         }
     };
     const Process &process = model.table.process(request.process);

@@ -20,6 +20,7 @@ struct LockPart {
     std::uint64_t first = 0, last = 0;
     std::uint64_t owner = 0;  // equal for the same owner only; never used again while it matters
     bool borrowed = false;    // taken by an ancestor that may let go by itself
+    std::uint32_t site = 0;   // of the call that took it, or asks for it
 
     bool overlaps(const LockPart &other) const {
         return domain == other.domain && first <= other.last && other.first <= last;

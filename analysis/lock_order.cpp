@@ -116,6 +116,13 @@ class Search {
 
 }  // namespace
 
+void add_witness(Participant &participant, const Model &model, const Dependency &seen, std::int64_t from_utc_ns) {
+    participant.asked_ns = seen.t_ns - from_utc_ns;
+    participant.times = seen.times;
+    participant.asked_at = model.source.call_site(seen.wanted.site);
+    participant.holds_from = {model.source.call_site(seen.held.site)};
+}
+
 bool can_coincide(const Dependency &one, const Dependency &other, const ProcessOrder &order) {
     if (one.stream == other.stream || (one.place.process == other.place.process && one.tid == other.tid)) return false;
     for (const LockPart &mine : one.all)

@@ -9,6 +9,7 @@
 
 #include "analysis/held_set.h"
 #include "analysis/process_order.h"
+#include "analysis/report.h"
 
 namespace planloop::analysis {
 
@@ -22,6 +23,9 @@ struct Dependency {
     std::uint32_t image = 0, stream = 0;
     std::int32_t pid = 0, tid = 0;
 };
+
+// When, where and how often it was seen.
+void add_witness(Participant &participant, const Model &model, const Dependency &seen, std::int64_t from_utc_ns);
 
 // The two can be in one deadlock: distinct threads that nothing puts in order, and nothing that one holds keeps the
 // other from holding what it holds.

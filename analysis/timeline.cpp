@@ -88,7 +88,7 @@ void Timeline::hold_ended(Index index, const HoldEnd &end) {
     line.entry = hold.entry;
     line.start = hold.start;
     line.len = hold.len;
-    line.site = hold.site;
+    line.site = end.site;
     line.flags = hold.flags;
     line.awaited = !model_.locks.domain(model_.locks[hold.lock].domain).waiters.empty();
     if (end.reason == Reason::undecided) line.ticket = end.ticket;

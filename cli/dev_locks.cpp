@@ -112,6 +112,7 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     if (arguments.has("--follow") && (arguments.has("--waiting") || arguments.has("--summary")))
         return Error{"--follow shows the timeline; it goes with neither --waiting nor --summary"};
     const bool timeline = !arguments.has("--summary");
+    options.timeline_call_sites = arguments.has("--json");
     const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
     const Result<analysis::Report> report = show(*session, arguments, options, timeline, style);
     if (!report) return report.error();

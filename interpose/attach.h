@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lockcore/wire/module_note.h"
 #include "lockcore/wire/stream_writer.h"
 
 namespace planloop::shim {
@@ -31,6 +32,7 @@ struct ForkPage {
     std::atomic<std::uint32_t> pid_namespace;  // see share_table.h; 0: not asked for yet
     std::atomic<std::uint32_t> next_child;
     std::atomic<std::int32_t> children[kRememberedChildren];  // the latest, by fork and spawn
+    wire::ToldModules modules;
 };
 
 struct Process {

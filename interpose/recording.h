@@ -43,6 +43,14 @@ inline void fill(wire::Record &record, wire::RecordKind kind, const LockCall &ca
     record.caller = reinterpret_cast<std::uint64_t>(call.caller);
 }
 
+// False when the call is the first from its program or library, which is told now.
+inline bool caller_was_told(Thread &me, const void *caller) noexcept {
+    wire::ToldModules &told = process.page.load(std::memory_order_relaxed)->modules;
+    if (__builtin_expect(told.covers(caller), 1)) return true;
+    wire::tell_module(me.stream, process.spool, me.who(process), told, caller);
+    return false;
+}
+
 // A call that this thread left without coming back (cancellation, longjmp) is still pending. The stack tells it from a
 // call that a signal handler has interrupted: the handler's frames lie deeper.
 inline void close_abandoned(Thread &me, std::uintptr_t frame, std::uint64_t now) noexcept {
@@ -103,7 +111,7 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
     close_abandoned(me, frame, now);
     const bool trusted = me.trusted_fd == call.fd && now - me.trusted_until < process.trust_ticks;
     const Identity identity = identify(me, call.fd, call.family, now);
-    if (!trusted) now = process.spool.ticks();
+    if (!caller_was_told(me, call.caller) || !trusted) now = process.spool.ticks();
     wire::Record *record = claim_for_call(me, call.fd, identity.file);
     if (__builtin_expect(record == nullptr, 0)) {
         const auto unrecorded = real_call();
@@ -125,6 +133,7 @@ __attribute__((always_inline)) inline auto record_release(const LockCall &call, 
     const Identity identity = descriptor != nullptr && !to_be_named(*descriptor, call.family)
                                   ? Identity::unpack(descriptor->ids.load(std::memory_order_relaxed))
                                   : identify_slowly(me, call.fd, call.family);
+    caller_was_told(me, call.caller);
     wire::Record *record = claim_for_call(me, call.fd, identity.file);
     if (__builtin_expect(record == nullptr, 0)) return real_call();
     fill(*record, wire::RecordKind::release, call, identity, process.spool.ticks());

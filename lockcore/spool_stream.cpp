@@ -23,14 +23,14 @@ std::uint32_t window_size(std::size_t streams, bool following) {
 
 bool makes_sense(const RawSlot &slot) {
     return slot.kind > static_cast<std::uint8_t>(wire::RecordKind::none) &&
-           slot.kind <= static_cast<std::uint8_t>(wire::RecordKind::trace) &&
+           slot.kind <= static_cast<std::uint8_t>(wire::RecordKind::module) &&
            slot.kind != static_cast<std::uint8_t>(wire::RecordKind::text) && slot.family < wire::kFamilyCount &&
            slot.mode <= static_cast<std::uint8_t>(wire::Mode::exclusive);
 }
 
 bool has_text(wire::RecordKind kind) {
     return kind == wire::RecordKind::process || kind == wire::RecordKind::sharer || kind == wire::RecordKind::file ||
-           kind == wire::RecordKind::not_traced || kind == wire::RecordKind::trace;
+           kind == wire::RecordKind::not_traced || kind == wire::RecordKind::trace || kind == wire::RecordKind::module;
 }
 
 void decode(const RawSlot &raw, wire::State state, const SpoolChunk &chunk, std::uint32_t stream, std::uint32_t slot,

@@ -146,6 +146,7 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
         participant.holds.push_back(model().locks[one.held.lock].id);
         participant.waits_for = model().locks[one.wanted.lock].id;
         participant.waits_on.push_back(next.pid);
+        add_witness(participant, model(), one, from_utc_ns);
         if (std::find(finding.locks.begin(), finding.locks.end(), participant.holds[0]) == finding.locks.end())
             finding.locks.push_back(participant.holds[0]);
         told.push_back(fmt::format("{} held {} when it asked for {} at {} ({}{})",

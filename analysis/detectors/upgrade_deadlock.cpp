@@ -95,6 +95,7 @@ class UpgradeDeadlock : public Detector {
             participant.holds.push_back(id);
             participant.waits_for = id;
             participant.waits_on.push_back(upgrade == &one ? other.pid : one.pid);
+            add_witness(participant, model(), *upgrade, from_utc_ns);
             finding.participants.push_back(std::move(participant));
         }
         finding.summary = fmt::format(

@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "analysis/event.h"
+#include "analysis/source/site_table.h"
 
 namespace planloop::analysis {
 
@@ -49,6 +50,7 @@ constexpr int event_rank(EventKind kind) noexcept {
 struct EventTables {
     std::unordered_map<std::uint32_t, ProcessInfo> processes;
     std::unordered_map<std::uint32_t, FileInfo> files;
+    SiteTable sites;
 };
 
 class EventPart {

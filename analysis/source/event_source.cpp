@@ -39,6 +39,7 @@ class SessionSource final : public EventSource {
         for (const Part &part : parts_) now = std::max(now, part.events->now_ns());
         return now;
     }
+    const CallSite &call_site(std::uint32_t site) const override { return tables_.sites.site(site); }
     SourceNotes notes() const override;
 
   private:

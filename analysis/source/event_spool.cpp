@@ -133,6 +133,11 @@ void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
             learn_file(head);
             continue;
         }
+        if (head.kind == RecordKind::module) {
+            const ProcessInfo &info = tables_.processes[number(head.process)];
+            tables_.sites.learn(number(head.process), head.payload, info.executable, info.working_folder);
+            continue;
+        }
         if (head.kind == RecordKind::trace) {
             open.speaker = learn_trace(head, open.speaker);
             continue;
@@ -290,6 +295,7 @@ void SpoolEvents::describe(const SpoolRecord &record, Event &event) const {
     event.file = number(record.file);
     event.description = number(record.description);
     event.caller = record.caller;
+    event.site = tables_.sites.find(event.process, record.caller);
     event.entry = std::uint64_t{part_} << kEntryShift | record.slot;
     switch (record.kind) {
         case RecordKind::release:

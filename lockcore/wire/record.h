@@ -80,6 +80,8 @@ enum class RecordKind : std::uint8_t {
     text,        // payload of the record before it
     trace,       // from here on this thread's records are about an operation; two texts follow: trace id and operation,
                  // both empty: those of the process again
+    module,      // first sight of a program or library that makes lock calls in this process image: ModuleBody and its
+                 // path follow; where it overlaps an earlier one, that one was unloaded
 };
 
 // Wait status of an `ended` record whose time is only when a supervisor found the process gone.
@@ -159,6 +161,15 @@ struct FileBody {  // strings: path, empty when unknown; for a lock that is no f
     std::uint64_t generation;  // FS_IOC_GETVERSION, else birth time in ns, else 0: inode numbers are reused at once
 };
 static_assert(sizeof(FileBody) == 32);
+
+struct ModuleBody {                // string: path as the loader has it, empty for the program itself
+    std::uint64_t begin, end;      // addresses
+    std::uint64_t bias;            // address less this: the address in the file's own numbering
+    std::uint32_t build_id_bytes;  // 0: it has none
+    std::uint32_t reserved;
+    unsigned char build_id[32];  // NT_GNU_BUILD_ID; of a longer one the first bytes
+};
+static_assert(sizeof(ModuleBody) == 64);
 
 constexpr std::uint32_t commit_word(std::uint32_t salt, State state) noexcept {
     return salt << 8 | static_cast<std::uint32_t>(state);
