@@ -14,6 +14,7 @@ void introduce_in_chunk(Thread &me) noexcept {
     if (chunk == 0 || chunk == me.ring_chunk) return;
     me.ring_chunk = chunk;
     std::memset(me.ring_files, 0, sizeof(me.ring_files));
+    process.page.load(std::memory_order_relaxed)->modules.clear();  // told anew by the next calls
     repeat_introduction(me);
     // It may have needed a chunk of its own.
     me.ring_chunk = me.stream.chunk_number();

@@ -152,6 +152,7 @@ bool Call::introduce(Writer &me, LockName &lock, std::uint32_t file) noexcept {
         if (chunk == me.ring_chunk && known == file) return true;
         if (chunk != me.ring_chunk) {
             me.ring_chunk = chunk;
+            told_modules().clear();
             std::fill(std::begin(me.ring_locks), std::end(me.ring_locks), 0);
             if (me.shim != nullptr) {
                 me.shim->introduce();
@@ -170,6 +171,8 @@ bool Call::introduce(Writer &me, LockName &lock, std::uint32_t file) noexcept {
 wire::Record *Call::write(Writer &me, LockName &lock, wire::RecordKind kind, wire::Mode mode, const void *caller,
                           wire::State state, bool blocking) noexcept {
     const std::uint32_t file = lock.number();
+    if (wire::ToldModules &told = told_modules(); !told.covers(caller))
+        wire::tell_module(*me.stream, *me.spool, me.who, told, caller);
     if (me.spool->is_ring() && !introduce(me, lock, file)) return nullptr;
     wire::Record *record = me.stream->claim(*me.spool, me.who);
     if (record == nullptr) return nullptr;

@@ -34,6 +34,7 @@ std::atomic<MarkPage *> page_of_marks{nullptr};
 std::uint32_t last_mark = 0;  // copied by fork, so no child uses a mark of its parent's again
 
 ProcessWriter process;
+wire::ToldModules told;
 
 // Guarded by Attaching. Never destroyed: locks are used while the program's static objects go.
 struct Recording {
@@ -219,6 +220,7 @@ void attach_process(std::uint32_t mark) {
 
 std::uint32_t attach_under_lock(MarkPage &page) noexcept {
     kept().problem.clear();
+    told.clear();
     const std::uint32_t mark = ++last_mark;
     try {
         attach_process(mark);
@@ -250,6 +252,10 @@ std::uint32_t attach() noexcept {
 
 void repeat_introduction() noexcept {
     write_portrait(writer.own, writer.who, wire::kRepeated);
+}
+
+wire::ToldModules &told_modules() noexcept {
+    return told;
 }
 
 const ProcessWriter &process_writer() noexcept {

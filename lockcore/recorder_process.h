@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "lockcore/wire/module_note.h"
 #include "lockcore/wire/shim_link.h"
 
 namespace planloop::recording {
@@ -23,6 +24,8 @@ std::uint32_t attach() noexcept;
 
 // Introduces the process once more on the calling thread's own stream: see Call::introduce.
 void repeat_introduction() noexcept;
+// What this process has told of its address space since it attached.
+wire::ToldModules &told_modules() noexcept;
 
 // Of the process as attached last.
 const ProcessWriter &process_writer() noexcept;
