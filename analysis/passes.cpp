@@ -15,6 +15,8 @@ std::unique_ptr<Detector> make_lock_file_replaced(const Model &model);
 std::unique_ptr<Detector> make_inherited_lock(const Model &model);
 std::unique_ptr<Detector> make_long_wait(const Model &model);
 std::unique_ptr<Detector> make_long_hold(const Model &model);
+std::unique_ptr<Detector> make_convoy(const Model &model);
+std::unique_ptr<Detector> make_starvation(const Model &model);
 std::unique_ptr<Detector> make_lost_events(const Model &model);
 std::unique_ptr<Detector> make_not_traced(const Model &model);
 
@@ -33,6 +35,8 @@ constexpr Pass kPasses[] = {
     {"inherited_lock", kProcessEnded | kBlocked | kHoldEnded, make_inherited_lock},
     {"long_wait", kRequestDone, make_long_wait},
     {"long_hold", kHoldEnded, make_long_hold},
+    {"convoy", kRequestDone | kHoldEnded, make_convoy},
+    {"starvation", kRequestDone, make_starvation},
     {"lost_events", 0, make_lost_events},
     {"not_traced", kRawEvent, make_not_traced},
 };

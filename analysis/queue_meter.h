@@ -19,6 +19,7 @@ class QueueMeter {
 
     // One more or one less from now on. Times never go back.
     void change(std::int64_t t_ns, int by);
+    std::uint32_t waiting() const { return waiting_; }
     QueueDepth depth(std::int64_t from_ns, std::int64_t to_ns) const;
 
   private:

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "analysis/critical_path.h"
 #include "analysis/ownership.h"
 #include "analysis/passes.h"
 #include "analysis/site_statistics.h"
@@ -16,8 +17,8 @@ namespace {
 // Ownership talks to one Observer; timeline and detectors listen.
 class Fanout : public Observer {
   public:
-    Fanout(const Model &model, Timeline &timeline, Passes &passes, SiteStatistics &sites)
-        : model_(model), timeline_(timeline), passes_(passes), sites_(sites) {}
+    Fanout(const Model &model, Timeline &timeline, Passes &passes, SiteStatistics &sites, CriticalPaths &paths)
+        : model_(model), timeline_(timeline), passes_(passes), sites_(sites), paths_(paths) {}
 
     void requested(const Request &request) override {
         timeline_.requested(request);
@@ -27,6 +28,7 @@ class Fanout : public Observer {
     void request_done(Index request, const RequestEnd &end) override {
         timeline_.request_done(request, end);
         sites_.request_done(model_.requests[request], end);
+        paths_.request_done(request, end);
         passes_.request_done(request, end);
     }
     void waited(const Request &request, const WaitEnd &end) override {
@@ -37,22 +39,30 @@ class Fanout : public Observer {
     void hold_ended(Index hold, const HoldEnd &end) override {
         timeline_.hold_ended(hold, end);
         sites_.hold_ended(model_.holds[hold], end.t_ns);
+        paths_.hold_ended(hold, end);
         passes_.hold_ended(hold, end);
     }
-    void process_ended(Index process, const ProcessEnd &end) override { passes_.process_ended(process, end); }
+    void process_ended(Index process, const ProcessEnd &end) override {
+        paths_.process_ended(process, end);
+        passes_.process_ended(process, end);
+    }
     void nothing_unlocked(Index lock, const Event &event) override { passes_.nothing_unlocked(lock, event); }
     void decided(std::uint64_t ticket, Reason reason, EndCertainty certainty) override {
         timeline_.decided(ticket, reason, certainty);
         passes_.decided(ticket, reason, certainty);
     }
     void child_wait_begun(Index process) override { passes_.child_wait_begun(process); }
-    void event(const Event &event) override { passes_.event(event); }
+    void event(const Event &event) override {
+        paths_.event(event);
+        passes_.event(event);
+    }
 
   private:
     const Model &model_;
     Timeline &timeline_;
     Passes &passes_;
     SiteStatistics &sites_;
+    CriticalPaths &paths_;
 };
 
 std::string entry_id(std::uint64_t entry) {
@@ -194,7 +204,8 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     Timeline timeline(model, sink, vain_waits, options.longest_delay_ns, options.timeline_call_sites);
     Passes passes(model);
     SiteStatistics sites(model);
-    Fanout fanout(model, timeline, passes, sites);
+    CriticalPaths paths(model);
+    Fanout fanout(model, timeline, passes, sites, paths);
     Ownership ownership(model, fanout);
 
     Report report;
@@ -225,6 +236,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     close_books(model, ownership.waits(), sites, report);
     add_rows(model, report);
     ownership.waits().culprits().fill(report.blame, options.named_call_sites);
+    paths.fill(report.critical_path, report.from_utc_ns);
     sites.fill(report.call_sites, options.named_call_sites);
     std::stable_sort(report.findings.begin(), report.findings.end(), [](const Finding &a, const Finding &b) {
         if (a.severity != b.severity) return a.severity > b.severity;
