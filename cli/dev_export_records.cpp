@@ -123,7 +123,7 @@ Result<int> export_documents(const Arguments &arguments, std::string (*folder_of
 // Events of one spool that are not in planloop.jsonl yet.
 void finish_log_of(const Session &session, const std::string &spool) {
     const int finished = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    LiveExport rest = LiveExport::start(session, spool, true, finished);
+    LiveExport rest = LiveExport::start(session, {spool, true, false, finished, -1});
     rest.finish_soon(kMostPatience);
     const LiveExport::Outcome outcome = rest.outcome();
     if (!outcome.error.empty()) say(fmt::format("planloop.jsonl is not complete: {}", outcome.error));
