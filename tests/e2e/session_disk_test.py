@@ -100,6 +100,8 @@ class SmallDisk(TracedTest):
         self.assertEqual(self.update(5).returncode, 0)
 
     def test_full_of_files(self):
+        # The record of a failed update is files too, which would take each inode that is given back.
+        self.environment["PLANLOOP_NO_RECORDING"] = "1"
         fillings = []
         try:
             while True:
