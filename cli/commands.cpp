@@ -49,7 +49,9 @@ constexpr Option kOnDeadlock{"--on-deadlock", "WHAT",
                              "report|terminate"};
 constexpr Option kFollow{"--follow", "", "show the timeline as it happens, until the session's programs are gone", ""};
 constexpr Option kWaiting{"--waiting", "", "show only who waits now, for how long, and for whom", ""};
-constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kOnDeadlock, kMaxSize, kRing};
+constexpr Option kCaptureCrashes{"--capture-crashes", "",
+                                 "of a program that dies by a fault, keep where it was and what it held locked", ""};
+constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kOnDeadlock, kMaxSize, kRing, kCaptureCrashes};
 constexpr std::array kLocksOptions{kSessionToShow, kFollow, kWaiting,  kJson,    kSummary,
                                    kColour,        kFailOn, kLongWait, kLongHold};
 
@@ -176,7 +178,7 @@ std::string help_of_all() {
         "Shows which process waits for which at file locks, in any Linux program, and names the circular waits.\n\n"
         "commands:\n";
     for (const Command &command : commands()) {
-        out += fmt::format("  {:<18} {}\n  {:<18} example: {}\n", command.name, command.summary, "", command.example);
+        out += fmt::format("  {:<22}  {}\n  {:<22}  example: {}\n", command.name, command.summary, "", command.example);
     }
     out +=
         "\n"

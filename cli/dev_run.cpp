@@ -29,6 +29,7 @@
 #include "cli/session_liveness.h"
 #include "cli/supervised_spool.h"
 #include "cli/supervisor.h"
+#include "lockcore/record_files.h"
 #include "lockcore/session.h"
 #include "lockcore/wire/size_text.h"
 
@@ -164,6 +165,10 @@ Result<int> run_dev_run(const Arguments &arguments) {
     Result<Preparation> made = prepare(wanted.value_or(session_name_for(program[0])), *size);
     if (!made) return run_unrecorded(program, made.error().message);
     Environment environment = environment_of(*made);
+    if (arguments.has("--capture-crashes")) {
+        if (const auto folder = make_record_folder(crash_dir(made->session)); !folder) return folder.error();
+        environment.emplace_back("PLANLOOP_CAPTURE_CRASHES", "1");
+    }
     const std::optional<Obstacle> obstacle = obstacle_to_tracing(path);
     if (obstacle) {
         say(fmt::format("{} is not traced: {}", obstacle->path, obstacle->reason));

@@ -8,6 +8,7 @@
 
 #include "cli/arguments.h"
 #include "cli/json_lines.h"
+#include "cli/process_at.h"
 #include "lockcore/crash_capture.h"
 #include "lockcore/dev_mode.h"
 #include "lockcore/record_files.h"
@@ -22,7 +23,9 @@ constexpr std::size_t kMostNamed = 10;
 void bring_in(const Session &session) {
     if (recording_refused()) return;
     finish_abandoned_traces(session);
-    name_crashes(session);
+    name_crashes(session, [&](std::int32_t pid, std::int32_t tid, std::int64_t utc_ns) {
+        return process_at(session, pid, tid, utc_ns);
+    });
 }
 
 void add_ids(std::set<std::string> &ids, const std::string &folder, std::string_view ending) {

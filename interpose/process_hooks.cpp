@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "interpose/crash.h"
 #include "interpose/descriptor_calls.h"
 #include "interpose/inherited.h"
 #include "interpose/process_calls.h"
@@ -94,6 +95,7 @@ __attribute__((constructor)) void start() {
     hide_carried_settings();
     if (settings.inherits) adopt_from_environment();
     if (has_lockable_descriptors()) open_spool();  // it tells when one of them is locked elsewhere
+    if (settings.captures_crashes) watch_crashes();
 }
 
 template <Symbol symbol>

@@ -69,6 +69,7 @@ struct Variables {
     const char *preload = nullptr;
     const char *ring = nullptr;
     bool refused = false;
+    bool captures_crashes = false;
 };
 
 Variables read_variables() noexcept {
@@ -83,6 +84,8 @@ Variables read_variables() noexcept {
             if (const char *value = after(*entry, "PLANLOOP_HOME")) found.home = value;
             if (const char *value = after(*entry, "PLANLOOP_TRACE_ID")) found.trace_id = value;
             if (const char *value = after(*entry, "PLANLOOP_RING")) found.ring = value;
+            if (const char *value = after(*entry, "PLANLOOP_CAPTURE_CRASHES"))
+                found.captures_crashes = std::strcmp(value, "1") == 0;
             if (const char *value = after(*entry, "PLANLOOP_NO_RECORDING"))
                 found.refused = std::strcmp(value, "1") == 0;
         }
@@ -141,6 +144,7 @@ void read_settings() noexcept {
         if (valid && !settings.sealed) {
             settings.inherits = rest != nullptr && *rest != '\0' && take(settings.inherited, rest, nullptr);
             settings.enabled = build_spool_folder(home, found.user_home);
+            settings.captures_crashes = found.captures_crashes;
             find_own_preload(found.preload);
             if (found.ring != nullptr) wire::parse_size(found.ring, settings.ring_bytes);
         }

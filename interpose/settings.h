@@ -5,6 +5,7 @@
 //   PLANLOOP_HOME        default $HOME/.planloop
 //   PLANLOOP_TRACE_ID    the trace id that this process and its children carry
 //   PLANLOOP_RING        a size, as 64M: a session that is new becomes a flight recorder of that size
+//   PLANLOOP_CAPTURE_CRASHES=1  see crash.h
 //   PLANLOOP_NO_RECORDING=1  the shim does nothing
 #ifndef PLANLOOP_INTERPOSE_SETTINGS_H
 #define PLANLOOP_INTERPOSE_SETTINGS_H
@@ -23,6 +24,7 @@ struct Settings {
     bool sealed = false;    // system calls are forbidden: make none
     bool inherits = false;  // PLANLOOP_SESSION carried descriptors
     bool carried = false;   // PLANLOOP_SESSION itself was added by the shim
+    bool captures_crashes = false;
     std::uint64_t ring_bytes = 0;
     char session[129] = {};
     char spool_folder[kMostPath] = {};  // absolute

@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <system_error>
+#include <utility>
 
 #include "lockcore/dev_mode.h"
 #include "lockcore/error_report.h"
@@ -135,13 +136,18 @@ std::string message_of(const wire::CrashHeader &header) {
     return message;
 }
 
-ErrorReport report_of(const Dump &dump) {
+ErrorReport report_of(const Dump &dump, const TellProcess &tell) {
     const wire::CrashHeader &header = dump.header;
     ErrorReport report;
     report.utc_ns = header.utc_ns;
     report.trace_id = text_in(header.trace_id);
-    if (!valid_trace_id(report.trace_id)) report.trace_id = make_trace_id();
     report.operation = text_in(header.operation);
+    ProcessAtCrash process;
+    if (tell && dump.locks.empty()) process = tell(header.pid, header.tid, header.utc_ns);
+    report.locks = std::move(process.locks);
+    if (report.trace_id.empty()) report.trace_id = process.trace_id;
+    if (!valid_trace_id(report.trace_id)) report.trace_id = make_trace_id();
+    if (report.operation.empty()) report.operation = process.operation;
     report.process = text_in(header.process);
     if (report.operation.empty()) report.operation = report.process;
     const char *name = ::sigabbrev_np(header.signal);
@@ -196,7 +202,7 @@ Result<void> capture_crashes(const Session &session) {
     return {};
 }
 
-std::vector<std::string> name_crashes(const Session &session) {
+std::vector<std::string> name_crashes(const Session &session, const TellProcess &tell) {
     std::vector<std::string> reports;
     if (list_records(crash_dir(session), "").empty()) return reports;
     auto lock = FileLock::open(crash_dir(session) + "/.lock", FileLock::Recorded::no);
@@ -208,7 +214,7 @@ std::vector<std::string> name_crashes(const Session &session) {
             const std::string path = crash_dir(session) + '/' + name;
             const auto dump = read_dump(path);
             if (!dump) continue;
-            auto report = store_error(session, report_of(*dump));
+            auto report = store_error(session, report_of(*dump, tell));
             if (!report) continue;  // a full disk; the dump stays
             ::unlink(path.c_str());
             reports.push_back(std::move(*report));

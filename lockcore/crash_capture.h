@@ -20,19 +20,29 @@
 #ifndef PLANLOOP_LOCKCORE_CRASH_CAPTURE_H
 #define PLANLOOP_LOCKCORE_CRASH_CAPTURE_H
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "lockcore/result.h"
 #include "lockcore/session.h"
+#include "lockcore/thread_locks.h"
 
 namespace planloop {
 
 Result<void> capture_crashes(const Session &session);
 
+// What the session's lock events tell of a process that crashed; for programs that are only traced.
+struct ProcessAtCrash {
+    std::string trace_id, operation;  // empty: not known
+    ThreadLocks locks;
+};
+using TellProcess = std::function<ProcessAtCrash(std::int32_t pid, std::int32_t tid, std::int64_t utc_ns)>;
+
 // Makes error reports of what crashed programs left in the session; gives the paths of the new ones. Safe to be called
 // by several programs at once.
-std::vector<std::string> name_crashes(const Session &session);
+std::vector<std::string> name_crashes(const Session &session, const TellProcess &tell = {});
 
 }  // namespace planloop
 

@@ -182,10 +182,11 @@ inline void write_crash_dump(CrashPlan &plan, int signal, const siginfo_t *info,
 
     char finished[4096];
     char unfinished[4096];
-    for (char *path : {unfinished, finished}) {
+    char *const paths[] = {unfinished, finished};
+    for (char *path : paths) {
         std::size_t at = append_crash_text(path, 0, sizeof(finished), plan.folder);
         at = append_crash_text(path, at, sizeof(finished), path == unfinished ? "/." : "/");
-        at = append_crash_text(path, at, sizeof(finished), header.trace_id);
+        at = append_crash_text(path, at, sizeof(finished), header.trace_id[0] != '\0' ? header.trace_id : "untraced");
         at = append_crash_text(path, at, sizeof(finished), ".");
         append_crash_number(path, at, sizeof(finished), static_cast<std::uint32_t>(header.pid));
     }

@@ -140,7 +140,7 @@ class Sessions(TracedTest):
 
 class Help(TracedTest):
     def test_every_command_has_its_own_with_an_example(self):
-        names = re.findall(r"^  (dev \S+) ", self.planloop("--help").stdout, re.M)
+        names = re.findall(r"^  (dev \S+(?: \S+)?)  ", self.planloop("--help").stdout, re.M)
         self.assertIn("dev run", names)
         for name in names:
             with self.subTest(name=name):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import unittest
 
-from harness import BINARY, PROGRAMS, TracedTest
+from harness import BINARY, PROGRAMS, PYTHON, TracedTest
 
 RECORDED = str(PROGRAMS / "recorded_program")
 
@@ -361,6 +361,29 @@ class Deaths(RecordsTest):
                     self.assertTrue(frame["file"].endswith("recorded_program.cpp"), frame)
                     self.assertEqual(full["operation"], "suggest")
         self.assertEqual(len(self.json("errors", "list", "--session", "test")), 6, "each once")
+
+    def test_crashes_of_programs_that_know_nothing_of_it_are_captured_on_request(self):
+        lock = self.file("lock")
+        code = f"import fcntl, os; f = open({str(lock)!r}); fcntl.flock(f, fcntl.LOCK_EX); os.abort()"
+        plain = self.run_program([PYTHON, "-c", code], preexec_fn=no_core)
+        for options in ((), ("--capture-crashes",)):
+            run = self.planloop("dev", "run", "--session", "test", *options, "--", PYTHON, "-c", code,
+                                preexec_fn=no_core)
+            self.assertEqual(run.returncode, plain.returncode)
+            self.assertEqual(len(self.json("errors", "list", "--session", "test")), len(options), "only on request")
+        report = self.json("errors", "list", "--session", "test")[0]
+        full = self.json("errors", "show", report["trace_id"])
+        self.assertEqual((full["error_type"], full["process"]), ("SIGABRT", "python3"))
+        self.assertIn("abort", " ".join(frame["function"] for frame in full["stack_trace"]))
+        self.assertEqual([(each["family"], each["path"]) for each in full["locks_held"]], [("flock", str(lock))])
+        self.assertIn(f"acquired {lock}", self.shown("trace", report["trace_id"]), "linked by its trace id")
+
+    def test_a_program_with_its_own_handler_keeps_it(self):
+        code = ("import os, signal, sys; signal.signal(signal.SIGABRT, lambda *_: os.write(1, b'own') and os._exit(7));"
+                "os.kill(os.getpid(), signal.SIGABRT)")
+        run = self.planloop("dev", "run", "--session", "test", "--capture-crashes", "--", PYTHON, "-c", code)
+        self.assertEqual((run.returncode, run.stdout), (7, "own"))
+        self.assertEqual(self.json("errors", "list", "--session", "test"), [])
 
     def test_a_signal_that_was_sent_kills_as_before(self):
         program = subprocess.Popen([RECORDED, "test", "crash", "kill"], stdout=subprocess.PIPE, text=True,
