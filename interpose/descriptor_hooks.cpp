@@ -33,8 +33,8 @@ wire::Record *let_go(int fd, wire::CloseCause cause) noexcept {
 
 void let_go_range(unsigned first, unsigned last, wire::CloseCause cause) noexcept {
     if (tracked_mask.load(std::memory_order_relaxed) == 0 && !shared_about()) {
-        for (unsigned fd = first; fd <= last && fd < static_cast<unsigned>(kNoted); ++fd) {
-            forget_noted(noted_bit(static_cast<int>(fd)));
+        for (unsigned fd = first; fd <= last && fd < static_cast<unsigned>(kNumbered); ++fd) {
+            forget_noted(static_cast<int>(fd));
         }
         return;
     }
@@ -79,7 +79,7 @@ int hook_close(int fd) {
     if (__builtin_expect(may_concern_locks(fd), 0)) {
         let_go(fd, wire::CloseCause::close);
     } else {
-        forget_noted(noted_bit(fd));
+        forget_noted(fd);
     }
     return real<symbol>()(fd);
 }

@@ -16,7 +16,8 @@ namespace planloop::shim {
 std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescriptorsPerPage];
 std::atomic<std::uint64_t> tracked_mask{0};
 std::atomic<std::uint64_t> noted_open{~std::uint64_t{0}};
-std::atomic<bool> noted_high{true};
+std::atomic<std::uint32_t> children_made{1};
+std::atomic<std::uint32_t> ours_after[kNumbered];
 std::atomic<std::uint64_t> compared{0};
 std::atomic<bool> compared_high{false};
 std::atomic<std::uint32_t> compared_as_of{0};
@@ -200,7 +201,7 @@ void track_copy(int original, int copy) noexcept {
 }
 
 void untrack(int fd) noexcept {
-    forget_noted(noted_bit(fd));
+    forget_noted(fd);
     if (Descriptor *descriptor = find_descriptor(fd)) descriptor->ids.store(0, std::memory_order_release);
 }
 
@@ -213,7 +214,29 @@ void note_descriptors_at_start() noexcept {
     });
     if (!listed) return;
     noted_open.store(open, std::memory_order_relaxed);
-    noted_high.store(high, std::memory_order_relaxed);
+    children_made.store(high ? 1 : 0, std::memory_order_relaxed);
+}
+
+void note_perhaps_shared(int fd) noexcept {
+    if (const std::uint64_t bit = noted_bit(fd)) {
+        noted_open.fetch_or(bit, std::memory_order_relaxed);
+        return;
+    }
+    constexpr std::uint32_t kNever = ~0u;
+    std::uint32_t none = 0;
+    children_made.compare_exchange_strong(none, 1, std::memory_order_relaxed);  // those beyond kNumbered, too
+    if (static_cast<unsigned>(fd) < static_cast<unsigned>(kNumbered)) {
+        ours_after[fd].store(kNever, std::memory_order_relaxed);
+    }
+    compared_high.store(false, std::memory_order_relaxed);
+}
+
+void note_copy_of_shared(int original, int copy) noexcept {
+    forget_noted(copy);
+    note_perhaps_shared(copy);
+    if ((compared.load(std::memory_order_relaxed) & noted_bit(original)) != 0 && thread.vfork_parent == 0) {
+        compared.fetch_or(noted_bit(copy), std::memory_order_relaxed);
+    }
 }
 
 bool is_lockable(int fd) noexcept {
@@ -223,7 +246,7 @@ bool is_lockable(int fd) noexcept {
 
 bool has_lockable_descriptors() noexcept {
     constexpr std::uint64_t kStandardStreams = 7;
-    if (noted_high.load(std::memory_order_relaxed)) return true;
+    if (children_made.load(std::memory_order_relaxed) != 0) return true;  // a high number
     for (std::uint64_t bits = noted_open.load(std::memory_order_relaxed) & ~kStandardStreams; bits != 0;
          bits &= bits - 1) {
         if (is_lockable(__builtin_ctzll(bits))) return true;
@@ -242,7 +265,7 @@ void note_descriptors_for_child() noexcept {
         if ((descriptor.revents & POLLNVAL) == 0) open |= noted_bit(descriptor.fd);
     }
     noted_open.fetch_or(open, std::memory_order_relaxed);
-    noted_high.store(true, std::memory_order_relaxed);
+    children_made.fetch_add(1, std::memory_order_relaxed);
 }
 
 void note_posix_lock(int fd, std::uint32_t file) noexcept {

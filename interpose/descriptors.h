@@ -67,11 +67,14 @@ inline bool shared_about() noexcept {
     return shares_about.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) != 0;
 }
 
-// Bit fd: that number was open when the image began or made a child, or is a copy of such a one, so another process may
-// share it. Numbers too high for a bit count as shared once there was such a one or a child.
+// Whether another process may have a descriptor: it was open when the image began or made a child, or is a copy of such
+// a one. For low numbers bit fd says so; of a higher one only when it was last known to be ours alone: after so many
+// children.
 inline constexpr int kNoted = 64;
+inline constexpr int kNumbered = 1024;
 extern std::atomic<std::uint64_t> noted_open;
-extern std::atomic<bool> noted_high;
+extern std::atomic<std::uint32_t> children_made;  // and one more if a higher number was open at the start
+extern std::atomic<std::uint32_t> ours_after[kNumbered];
 // What was looked for in the share table as of its news `compared_as_of`; bit fd, and the higher numbers together.
 extern std::atomic<std::uint64_t> compared;
 extern std::atomic<bool> compared_high;
@@ -81,9 +84,10 @@ inline std::uint64_t noted_bit(int fd) noexcept {
     return static_cast<unsigned>(fd) < static_cast<unsigned>(kNoted) ? std::uint64_t{1} << fd : 0;
 }
 inline bool perhaps_shared(int fd) noexcept {
-    const std::uint64_t bit = noted_bit(fd);
-    return bit == 0 ? noted_high.load(std::memory_order_relaxed)
-                    : (noted_open.load(std::memory_order_relaxed) & bit) != 0;
+    if (const std::uint64_t bit = noted_bit(fd)) return (noted_open.load(std::memory_order_relaxed) & bit) != 0;
+    const std::uint32_t children = children_made.load(std::memory_order_relaxed);
+    if (static_cast<unsigned>(fd) >= static_cast<unsigned>(kNumbered)) return children != 0;
+    return ours_after[fd].load(std::memory_order_relaxed) != children;
 }
 
 inline bool may_concern_locks(int fd) noexcept {
@@ -91,12 +95,16 @@ inline bool may_concern_locks(int fd) noexcept {
     return (mask >> (static_cast<unsigned>(fd) % 64) & 1) != 0 || (shared_about() && perhaps_shared(fd));
 }
 
-// What is opened under these numbers from now on is this process's own. Not for what a vfork child closes: the notes
-// are its parent's.
-inline void forget_noted(std::uint64_t bits) noexcept {
-    if ((noted_open.load(std::memory_order_relaxed) & bits) == 0 || thread.vfork_parent != 0) return;
-    noted_open.fetch_and(~bits, std::memory_order_relaxed);
-    compared.fetch_and(~bits, std::memory_order_relaxed);
+// What is opened under this number from now on is this process's own. Not what a vfork child closes: the notes are its
+// parent's.
+inline void forget_noted(int fd) noexcept {
+    if (!perhaps_shared(fd) || thread.vfork_parent != 0) return;
+    if (const std::uint64_t bit = noted_bit(fd)) {
+        noted_open.fetch_and(~bit, std::memory_order_relaxed);
+        compared.fetch_and(~bit, std::memory_order_relaxed);
+    } else if (static_cast<unsigned>(fd) < static_cast<unsigned>(kNumbered)) {
+        ours_after[fd].store(children_made.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    }
 }
 
 // The tracked descriptor of a number; nullptr: not tracked.
@@ -111,29 +119,22 @@ inline Descriptor *find_descriptor(int fd) noexcept {
 // Asks the kernel and, at the first sight of a file, writes its record.
 Identity identify_slowly(Thread &me, int fd, wire::Family family) noexcept;
 
-inline void note_perhaps_shared(int fd) noexcept {
-    if (const std::uint64_t bit = noted_bit(fd)) {
-        noted_open.fetch_or(bit, std::memory_order_relaxed);
-    } else {
-        noted_high.store(true, std::memory_order_relaxed);
-        compared_high.store(false, std::memory_order_relaxed);
-    }
-}
+void note_perhaps_shared(int fd) noexcept;
 
 // A descriptor that is not tracked was copied: when a lock is taken on it or its copy, the other has to be found.
 extern std::atomic<std::uint64_t> copied_mask;
+void note_copy_of_shared(int original, int copy) noexcept;
 inline void note_untracked_copy(int original, int copy) noexcept {
     const std::uint64_t bits = std::uint64_t{1} << (static_cast<unsigned>(original) % 64) |
                                std::uint64_t{1} << (static_cast<unsigned>(copy) % 64);
     if ((copied_mask.load(std::memory_order_relaxed) & bits) != bits) {
         copied_mask.fetch_or(bits, std::memory_order_relaxed);
     }
-    if (thread.vfork_parent != 0) thread.vfork_copied = true;
-    forget_noted(noted_bit(copy));
-    if (!perhaps_shared(original)) return;
-    note_perhaps_shared(copy);
-    if ((compared.load(std::memory_order_relaxed) & noted_bit(original)) != 0 && thread.vfork_parent == 0) {
-        compared.fetch_or(noted_bit(copy), std::memory_order_relaxed);
+    if (__builtin_expect(thread.vfork_parent != 0, 0)) thread.vfork_copied = true;
+    if (__builtin_expect(perhaps_shared(original), 0)) {
+        note_copy_of_shared(original, copy);
+    } else {
+        forget_noted(copy);
     }
 }
 

@@ -45,7 +45,7 @@ void note_sent(const msghdr &message) {
 void note_received(const msghdr &message) {
     for_each_passed(message, [](int fd) {
         if (!concerns_us(fd)) return;
-        forget_noted(noted_bit(fd));  // the number is new
+        forget_noted(fd);  // the number is new
         note_perhaps_shared(fd);
         if (shared_about()) adopt(fd);
     });

@@ -43,14 +43,19 @@ class StraceAgreement(TracedTest):
                     counts[mode] += bool(re.search(rf"\b{name}\b", call))
         return counts
 
-    def check(self, *command, least):
+    def check(self, *command, least, unlocks=False):
+        """`unlocks`: each of the program's unlock calls gives one lock back."""
         log = self.folder / "strace"
         run = self.traced("strace", "-f", "-qq", "-e", "trace=flock,fcntl", "-o", log, *command)
         self.assertEqual(run.returncode, 0, run.stderr)
         report = self.report()
         recorded = Counter(entry["mode"] for entry in report.events("lock_requested"))
         strace = self.seen_by_strace(log)
-        del strace["unlock"]  # an unlock of what is not held is no event
+        if unlocks:
+            released = report.events("lock_released")
+            self.assertEqual(len([entry for entry in released if entry["reason"] == "unlock"]), strace["unlock"])
+            self.assertGreater(strace["unlock"], 0)
+        del strace["unlock"]  # else an unlock of what is not held is no event
         self.assertEqual(recorded, +strace)
         self.assertGreaterEqual(sum(recorded.values()), least)
 
@@ -59,10 +64,10 @@ class StraceAgreement(TracedTest):
         self.check("sh", "-c", f"for i in 1 2 3; do flock {lock} flock -s -n {lock}2 true; done", least=6)
 
     def test_python_fcntl(self):
-        self.check(PYTHON, "-c", PYTHON_FCNTL, self.file(), least=5)
+        self.check(PYTHON, "-c", PYTHON_FCNTL, self.file(), least=5, unlocks=True)
 
     def test_perl_flock(self):
-        self.check("perl", "-e", PERL_FLOCK, self.file(), least=5)
+        self.check("perl", "-e", PERL_FLOCK, self.file(), least=5, unlocks=True)
 
     def test_sqlite(self):
         database = self.folder / "database"
