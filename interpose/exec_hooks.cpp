@@ -33,6 +33,7 @@ void ExecRecord::begin() noexcept {
             Identity identity;
             if (descriptor != nullptr) {
                 identity = Identity::unpack(descriptor->ids.load(std::memory_order_relaxed));
+                unshare(fd, *descriptor);
             } else {
                 identity.file = posix_locked_file(fd);
             }
@@ -51,7 +52,14 @@ void ExecRecord::begin() noexcept {
 void ExecRecord::failed() noexcept {
     if (begun_) --thread.stream.unfinished;
     if (exec_ != nullptr) wire::StreamWriter::conclude(exec_, wire::State::annulled);
-    while (count_ > 0) wire::StreamWriter::conclude(closes_[--count_], wire::State::annulled);
+    while (count_ > 0) {
+        wire::Record *closed = closes_[--count_];
+        wire::StreamWriter::conclude(closed, wire::State::annulled);
+        const Descriptor *descriptor = find_descriptor(closed->fd);
+        if (descriptor != nullptr && descriptor->provenance.load(std::memory_order_relaxed) >= Descriptor::named) {
+            share_copy(closed->fd);
+        }
+    }
 }
 
 namespace {

@@ -128,6 +128,22 @@ class BeforeTheFirstLock(SharedDescriptors):
         report = self.check(self.a, b)
         self.assertEqual(sorted(len(held["holders"]) for held in report.held), [1, 2])
 
+    def test_descriptor_that_exec_closed_is_not_taken_for_what_is_opened_under_its_number(self):
+        self.a.call("close 3")
+        self.a.call(f"open {self.lock} cloexec")
+        b = self.a.fork()
+        self.a.call("flock 3 ex")
+        self.a = self.a.exec()
+        self.a.call(f"open {self.lock}")
+        c = self.a.fork()
+        for actor in (self.a, c):
+            self.assertEqual(actor.fails("flock 3 ex nb"), errno.EWOULDBLOCK)
+            self.check(b)
+        b.call("close 3")
+        self.check()
+        c.call("flock 3 ex")
+        self.check(self.a, c)
+
     def test_sixty_five_and_more(self):
         """More descriptions at once than any fixed few: each is told apart."""
         files = [self.file(f"many{number}") for number in range(150)]

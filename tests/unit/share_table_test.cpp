@@ -9,13 +9,12 @@
 
 #include <string>
 
-#include "tests/support/child_process.h"
 #include "tests/support/temp_folder.h"
 
 namespace planloop::wire {
 namespace {
 
-class ShareTableTest : public testing::Test {
+class ShareTableTest : public ::testing::Test {
   protected:
     void SetUp() override {
         ASSERT_EQ(table_.open(spool().c_str(), true), 0);
