@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "lockcore/clock.h"
@@ -13,59 +12,20 @@
 
 namespace planloop::analysis {
 
-struct LogFields {
+struct LogFields : EventLine {
     std::int64_t utc_ns = 0;
     EventKind kind{};
-    wire::Mode mode{};
-    std::string trace_id, operation, entry, process, source, spool, lock_id, family, path;
-    std::int64_t pid = 0, tid = 0, error = 0, wait_ns = 0;
-    std::uint64_t start = 0, len = 0;
 };
 
 namespace {
-
-using Json = nlohmann::json;
 
 // Events put into order at a time; some two megabytes.
 constexpr std::size_t kReorder = std::size_t{1} << 14;
 constexpr char kSessionLock[] = "session";  // what the Python planloop's lock lines are about
 
-const Json *member(const Json &object, const char *key) {
-    const auto found = object.find(key);
-    return found == object.end() ? nullptr : &*found;
-}
-
-std::string text(const Json &object, const char *key) {
-    const Json *value = member(object, key);
-    return value != nullptr && value->is_string() ? value->get<std::string>() : std::string{};
-}
-
-// Integers of every kind, and what a program of another language writes as 3.0.
-std::optional<double> real(const Json &object, const char *key) {
-    const Json *value = member(object, key);
-    if (value == nullptr || !value->is_number()) return std::nullopt;
-    return value->get<double>();
-}
-
-std::int64_t integer(const Json &object, const char *key) {
-    const Json *value = member(object, key);
-    if (value == nullptr) return 0;
-    if (value->is_number_unsigned()) {
-        const auto number = value->get<std::uint64_t>();
-        return static_cast<std::int64_t>(std::min<std::uint64_t>(number, std::numeric_limits<std::int64_t>::max()));
-    }
-    return value->is_number_integer() ? value->get<std::int64_t>() : 0;
-}
-
-std::uint64_t positive(const Json &object, const char *key) {
-    return static_cast<std::uint64_t>(std::max<std::int64_t>(integer(object, key), 0));
-}
-
-std::int64_t wait_of(const Json &object) {
-    const std::int64_t wait_ns = integer(object, "wait_ns");
-    if (wait_ns > 0) return wait_ns;
-    const double wait_ms = real(object, "wait_ms").value_or(0);
-    return wait_ms > 0 && wait_ms < 9e12 ? static_cast<std::int64_t>(wait_ms * 1e6) : 0;
+std::int64_t wait_of(const EventLine &line) {
+    if (line.wait_ns > 0) return line.wait_ns;
+    return line.wait_ms > 0 && line.wait_ms < 9e12 ? static_cast<std::int64_t>(line.wait_ms * 1e6) : 0;
 }
 
 std::optional<EventKind> kind_named(std::string_view name) {
@@ -108,6 +68,7 @@ LogEvents::LogEvents(LineReader reader, std::string path, EventTables &tables, S
                      bool following, std::int64_t hold_back_ns)
     : reader_(std::move(reader)),
       path_(std::move(path)),
+      parser_(std::make_unique<EventLineParser>()),
       tables_(tables),
       spool_is_read_(std::move(spool_is_read)),
       following_(following),
@@ -168,36 +129,16 @@ void LogEvents::take_line(std::string_view line) {
     }
 }
 
-LogEvents::Parsed LogEvents::parse(std::string_view line, LogFields &fields) const {
-    const Json json = Json::parse(line, nullptr, false);
-    if (!json.is_object()) return Parsed::broken;
-    const auto kind = kind_named(text(json, "event"));
+LogEvents::Parsed LogEvents::parse(std::string_view line, LogFields &fields) {
+    if (!parser_->parse(line, fields)) return Parsed::broken;
+    const auto kind = kind_named(fields.event);
     if (!kind) return Parsed::other;
-    const auto utc_ns = parse_utc(text(json, "timestamp"));
+    const auto utc_ns = parse_utc(fields.timestamp);
     if (!utc_ns) return Parsed::broken;
     fields.kind = *kind;
     fields.utc_ns = *utc_ns;
-    fields.source = text(json, "source");
-    fields.spool = text(json, "spool");
-    const bool exported = fields.source == "preload" || !fields.spool.empty();
-    if (exported && spool_is_read_(fields.spool)) return Parsed::other;
-    fields.trace_id = text(json, "trace_id");
-    fields.operation = text(json, "operation");
-    fields.entry = text(json, "lock_entry_id");
-    fields.process = text(json, "process");
-    fields.pid = integer(json, "pid");
-    fields.tid = integer(json, "tid");
-    fields.error = integer(json, "errno");
-    fields.wait_ns = wait_of(json);
-    const std::string mode = text(json, "mode");
-    fields.mode = mode == "shared" ? wire::Mode::shared : wire::Mode::exclusive;
-    if (const Json *lock = member(json, "lock"); lock != nullptr && lock->is_object()) {
-        fields.lock_id = text(*lock, "id");
-        fields.family = text(*lock, "family");
-        fields.path = text(*lock, "path");
-        fields.start = positive(*lock, "start");
-        fields.len = positive(*lock, "len");
-    }
+    if (fields.source == "preload" && spool_is_read_(std::string{fields.spool})) return Parsed::other;
+    fields.wait_ns = wait_of(fields);
     return Parsed::event;
 }
 
@@ -205,7 +146,7 @@ void LogEvents::take_fields(const LogFields &fields) {
     Event event;
     event.t_ns = fields.utc_ns;
     event.kind = fields.kind;
-    event.mode = fields.mode;
+    event.mode = fields.mode == "shared" ? wire::Mode::shared : wire::Mode::exclusive;
     event.process = process_number(fields);
     event.thread = thread_number(fields);
     event.pid = small(fields.pid);
@@ -244,14 +185,17 @@ std::uint32_t LogEvents::process_number(const LogFields &fields) {
 
 std::uint32_t LogEvents::thread_number(const LogFields &fields) {
     std::string key = fmt::format("{}\n{}", fields.pid, fields.tid);
-    if (fields.tid == 0) key += '\n' + fields.trace_id;
+    if (fields.tid == 0) {
+        key += '\n';
+        key += fields.trace_id;
+    }
     const auto [found, added] =
         threads_.try_emplace(std::move(key), part_number(kLogPart, static_cast<std::uint32_t>(threads_.size()) + 1));
     return found->second;
 }
 
 std::uint32_t LogEvents::lock_number(const LogFields &fields) {
-    const std::string &id = fields.lock_id.empty() ? fields.path : fields.lock_id;
+    const std::string id(fields.lock_id.empty() ? fields.path : fields.lock_id);
     const auto [found, added] = locks_.try_emplace(
         id.empty() ? kSessionLock : id, part_number(kLogPart, static_cast<std::uint32_t>(locks_.size()) + 1));
     if (added) {

@@ -9,10 +9,12 @@
 #define PLANLOOP_ANALYSIS_SOURCE_EVENT_LOG_H
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "analysis/source/event_line.h"
 #include "analysis/source/event_part.h"
 #include "lockcore/jsonl.h"
 
@@ -48,7 +50,7 @@ class LogEvents final : public EventPart {
 
     bool read_one();
     void take_line(std::string_view line);
-    Parsed parse(std::string_view line, LogFields &fields) const;
+    Parsed parse(std::string_view line, LogFields &fields);
     void take_fields(const LogFields &fields);
     std::uint32_t process_number(const LogFields &fields);
     std::uint32_t thread_number(const LogFields &fields);
@@ -56,6 +58,7 @@ class LogEvents final : public EventPart {
 
     LineReader reader_;
     std::string path_;
+    std::unique_ptr<EventLineParser> parser_;
     EventTables &tables_;
     SpoolIsRead spool_is_read_;
     bool following_;
