@@ -51,6 +51,7 @@ struct Command {
     std::string_view example_says;
     Result<int> (*run)(const Arguments &);
     std::string_view operands{};  // what it wants besides options, for help: "ID", "ID ID"; one word each
+    bool program_optional = false;  // `-- CMD` may be missing
 };
 
 // All of them, in the order of the help. Rows stand in commands.cpp, those of recorded operations in
@@ -70,6 +71,7 @@ Result<int> run_dev_report(const Arguments &arguments);
 Result<int> run_dev_sessions(const Arguments &arguments);
 Result<int> run_dev_prune(const Arguments &arguments);
 Result<int> run_dev_preload_path(const Arguments &arguments);
+Result<int> run_dev_doctor(const Arguments &arguments);
 Result<int> run_update(const Arguments &arguments);
 Result<int> run_status(const Arguments &arguments);
 Result<int> run_sessions_create(const Arguments &arguments);

@@ -43,6 +43,10 @@ constexpr std::array kPruneOptions{kOlderThan, kTotalSize, kCompress, kPruneDryR
 constexpr std::array kUpdateOptions{kPlanSession, kPayload, kTimeOut, kDryRun};
 constexpr std::array kStatusOptions{kPlanSession, kStatusJson};
 constexpr std::array kCreateOptions{kName, kId, kTitle, kPurpose};
+constexpr std::array kDoctorOptions{
+    Option{"--lock", "FILE", "a lock file that the program will use; it need not be there yet", ""},
+    Option{"--json", "", "one JSON object, schema planloop.doctor/1", ""},
+};
 constexpr std::array kPlanOptions{kPlanSession};
 constexpr Option kOnDeadlock{"--on-deadlock", "WHAT",
                              "when one hangs: report it (the default), or terminate the program too",
@@ -92,6 +96,17 @@ constexpr std::array kCommands{
             "Only logs are deleted, never a plan, and nothing that a program may still record into.\n",
             "planloop dev prune --older-than 30d --max-size 2G --compress",
             "keep a month, two gigabytes at most, and that compressed", run_dev_prune},
+    Command{"dev doctor",
+            "say whether a program can be traced, and whether a lock file lies where other rules hold",
+            kDoctorOptions,
+            true,
+            "It starts nothing. Exit status 0: all is well or only the rules of locks differ; 1: something cannot be "
+            "traced.\n",
+            "planloop dev doctor --lock /srv/share/queue.lock -- ./worker",
+            "look before a run",
+            run_dev_doctor,
+            {},
+            true},
     Command{"dev preload-path",
             "print where the library is that records, to use without `dev run'",
             {},
@@ -158,7 +173,7 @@ std::string usage_of(const Command &command) {
     std::string out = fmt::format("planloop {}", command.name);
     if (!command.operands.empty()) out += fmt::format(" {}", command.operands);
     for (const Option &option : command.options) out += fmt::format(" [{}]", option_text(option));
-    if (command.takes_program) out += " -- CMD [ARGUMENT...]";
+    if (command.takes_program) out += command.program_optional ? " [-- CMD [ARGUMENT...]]" : " -- CMD [ARGUMENT...]";
     return out;
 }
 

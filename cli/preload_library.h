@@ -9,7 +9,7 @@
 
 namespace planloop::cli {
 
-// An absolute path of a file that can be read.
+// An absolute path of a file that can be read and is of this version.
 Result<std::string> preload_library();
 
 // The value of LD_PRELOAD with `library` before what is there already. An error if the loader could not read it: it

@@ -20,10 +20,13 @@ std::string reason_of(const wire::PreloadObstacle &obstacle) {
     switch (obstacle.cause) {
         case NotTracedCause::static_binary:
             return "it is linked statically, so no library can be preloaded into it";
+        case NotTracedCause::go_without_libc:
+            return "it is a Go program without libc, so no library can be preloaded into it";
         case NotTracedCause::setuid:
-            return "it is setuid, so the loader refuses to preload";
+            return "it is setuid, setgid or has file capabilities, so the loader refuses to preload";
         default:
-            return obstacle.foreign_libc ? "its C library is another one" : "it is built for another architecture";
+            return obstacle.foreign_libc ? "its C library is musl, not the one that the recording library is made for"
+                                         : "it is built for another architecture";
     }
 }
 

@@ -35,6 +35,17 @@ void suppress(int by) noexcept {
     me.suppressed += by;
 }
 
+struct FormatMark {
+    char words[sizeof(wire::kFormatMark) - 1];
+    char version;
+};
+constexpr FormatMark format_mark() noexcept {
+    FormatMark mark{{}, static_cast<char>('0' + wire::kFormatVersion)};
+    for (unsigned i = 0; i < sizeof(mark.words); ++i) mark.words[i] = wire::kFormatMark[i];
+    return mark;
+}
+__attribute__((used)) constexpr FormatMark kMark = format_mark();
+
 constexpr wire::ShimLink kLink{wire::kShimLinkVersion, wire::kFormatVersion, stream, posix_file, introduce, suppress};
 
 }  // namespace

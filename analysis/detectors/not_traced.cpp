@@ -22,6 +22,8 @@ const char *cause_words(std::int64_t cause) noexcept {
             return "it is setuid or has capabilities, and the loader ignores preloads there";
         case wire::NotTracedCause::other_architecture:
             return "it is built for another architecture";
+        case wire::NotTracedCause::go_without_libc:
+            return "it is a Go program without libc, so nothing can be preloaded into it";
         case wire::NotTracedCause::sandboxed:
             return "from some moment on a seccomp filter forbade it the system calls that recording needs";
         case wire::NotTracedCause::not_attached:

@@ -1,7 +1,7 @@
 // Whether a preloaded library can be in a program at all, told from its file as the kernel and the loader will read it.
 //
 // Used by the command line before it starts a program and by the shim before it execs one. Async-signal-safe, no errno,
-// no allocation; takes some two kilobytes of stack. What cannot be read is no obstacle: the kernel has the last word.
+// no allocation; takes some four kilobytes of stack. What cannot be read is no obstacle: the kernel has the last word.
 #ifndef PLANLOOP_LOCKCORE_WIRE_EXECUTABLE_H
 #define PLANLOOP_LOCKCORE_WIRE_EXECUTABLE_H
 
@@ -58,6 +58,17 @@ inline bool raises_rights(int fd) noexcept {
     return uid != 0 && raw_syscall(SYS_fgetxattr, fd, "security.capability", nullptr, 0) > 0;
 }
 
+// Whether a PT_NOTE segment is the one that Go's linker writes: a program of Go without a loader is one without libc.
+inline bool is_go_note(int fd, const Elf64_Phdr &segment) noexcept {
+    struct {
+        Elf64_Nhdr header;
+        char name[4];
+    } note{};
+    constexpr unsigned kGoBuildId = 4;
+    return read_at(fd, note, segment.p_offset) && note.header.n_namesz == sizeof(note.name) &&
+           note.header.n_type == kGoBuildId && std::memcmp(note.name, "Go\0", sizeof(note.name)) == 0;
+}
+
 inline PreloadObstacle inspect_elf(int fd, const unsigned char (&ident)[EI_NIDENT]) noexcept {
     PreloadObstacle obstacle;
     Elf64_Ehdr header{};
@@ -66,17 +77,25 @@ inline PreloadObstacle inspect_elf(int fd, const unsigned char (&ident)[EI_NIDEN
         obstacle.cause = NotTracedCause::other_architecture;
         return obstacle;
     }
+    constexpr std::size_t kMostSegments = 32;  // what is behind them is no loader's name
+    Elf64_Phdr segments[kMostSegments];
+    std::size_t count = header.e_phentsize == sizeof(Elf64_Phdr) ? header.e_phnum : 0;
+    if (count > kMostSegments) count = kMostSegments;
+    const long got = raw_syscall(SYS_pread64, fd, segments, count * sizeof(Elf64_Phdr), header.e_phoff);
+    count = got > 0 ? static_cast<std::size_t>(got) / sizeof(Elf64_Phdr) : 0;
     char loader[128] = {};
     bool has_loader = false;
-    for (unsigned i = 0; i < header.e_phnum && header.e_phentsize == sizeof(Elf64_Phdr); ++i) {
-        Elf64_Phdr segment{};
-        if (!read_at(fd, segment, header.e_phoff + std::uint64_t{i} * sizeof(segment))) break;
-        if (segment.p_type != PT_INTERP) continue;
+    bool go = false;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (segments[i].p_type != PT_INTERP) continue;
         has_loader = true;
-        raw_syscall(SYS_pread64, fd, loader, sizeof(loader) - 1, segment.p_offset);
+        raw_syscall(SYS_pread64, fd, loader, sizeof(loader) - 1, segments[i].p_offset);
+    }
+    for (std::size_t i = 0; i < count && !has_loader && !go; ++i) {
+        go = segments[i].p_type == PT_NOTE && is_go_note(fd, segments[i]);
     }
     obstacle.foreign_libc = has_loader && std::strstr(loader, "musl") != nullptr;
-    if (!has_loader) obstacle.cause = NotTracedCause::static_binary;
+    if (!has_loader) obstacle.cause = go ? NotTracedCause::go_without_libc : NotTracedCause::static_binary;
     if (obstacle.foreign_libc) obstacle.cause = NotTracedCause::other_architecture;
     obstacle.found = !has_loader || obstacle.foreign_libc;
     if (!obstacle.found && raises_rights(fd)) {

@@ -106,7 +106,14 @@ enum Flags : std::uint8_t {
 
 enum class CloseCause : std::uint8_t { close, replaced, close_range, stream, exec, exit, unseen };
 enum class ExitCause : std::uint8_t { exit, immediate, quick, aborted };
-enum class NotTracedCause : std::uint8_t { static_binary, setuid, other_architecture, not_attached, sandboxed };
+enum class NotTracedCause : std::uint8_t {
+    static_binary,
+    setuid,
+    other_architecture,
+    not_attached,  // it could have been, but its environment or the way it was started kept us out
+    sandboxed,     // it forbade itself system calls, see seccomp(2)
+    go_without_libc,
+};
 
 struct alignas(64) Record {
     std::atomic<std::uint32_t> commit;

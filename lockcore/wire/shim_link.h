@@ -18,6 +18,10 @@
 
 namespace planloop::wire {
 
+// Stands in the library's file with the digit of kFormatVersion behind it, so that whoever is about to preload the
+// library sees whether it writes what can be read here.
+inline constexpr char kFormatMark[] = "planloop library of spool format ";
+
 inline constexpr std::uint32_t kShimLinkVersion = 2;
 inline constexpr char kShimLinkSymbol[] = "planloop_shim_link";
 
