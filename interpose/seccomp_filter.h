@@ -95,7 +95,7 @@ inline bool filter_spares(const sock_filter *filter, std::size_t length, int cal
             case BPF_ALU | BPF_OR | BPF_X:
                 a |= operand;
                 break;
-            case BPF_ALU | BPF_ADD | BPF_K:
+            case BPF_ALU | BPF_ADD:  // BPF_K is 0 as well
             case BPF_ALU | BPF_ADD | BPF_X:
                 a += operand;
                 break;

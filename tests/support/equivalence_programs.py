@@ -409,6 +409,8 @@ ELSEWHERE = (
     ("a program that forbids itself all system calls but those that it makes plain", "seccomp: the process is killed at any other", "sandbox_test.py"),
     ("flock(1), started behind such a filter", "by exec", "sandbox_test.py"),
     ("sh and flock(1), started behind such a filter", "by posix_spawn", "sandbox_test.py"),
+    ("daemons", "every descriptor closed; other folder, session, root, user; before or after the first lock", "daemons_test.py"),
+    ("Python with four threads", "its recording is removed, replaced, full or limited while it runs", "trouble_test.py"),
     ("calls with pointers that lead nowhere", "errno", "hostile_programs_test.py"),
     ("Python, perl, bash and threads between two of their locks", "every system call, by strace", "equivalence_system_calls_test.py"),
 )
