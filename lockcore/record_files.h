@@ -58,7 +58,7 @@ inline std::string performance_file(const Session &session) {
 Result<void> make_record_folder(const std::string &path);
 
 struct RecordPart {
-    std::string_view ending;   // "_error.json"
+    std::string_view ending;  // "_error.json"
     std::string_view content;
     bool names_stem = false;  // every "{stem}" in the content becomes the name that was free
 };

@@ -166,7 +166,7 @@ struct OperationRecording::State {
     bool finished = false;
 };
 
-OperationRecording::OperationRecording(const Session &session, std::vector<std::string> command)
+OperationRecording::OperationRecording(const Session &session, const std::vector<std::string> &command)
     : state_(std::make_unique<State>()) {
     State &state = *state_;
     state.features = recording_features();

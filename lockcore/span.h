@@ -67,8 +67,8 @@ class SpanValue {
         : kind_(Kind::number), number_(static_cast<double>(value)) {}
     SpanValue(std::string_view value) noexcept  // NOLINT(google-explicit-constructor)
         : kind_(Kind::text), text_(value) {}
-    SpanValue(const char *value) noexcept
-        : SpanValue(std::string_view(value)) {}   // NOLINT(google-explicit-constructor)
+    SpanValue(const char *value) noexcept  // NOLINT(google-explicit-constructor)
+        : SpanValue(std::string_view(value)) {}
     SpanValue(const std::string &value) noexcept  // NOLINT(google-explicit-constructor)
         : SpanValue(std::string_view(value)) {}
 
@@ -130,7 +130,7 @@ class SpanScope {
 // start_operation_trace(), which is called before.
 class OperationRecording {
   public:
-    explicit OperationRecording(const Session &session, std::vector<std::string> command = {});
+    explicit OperationRecording(const Session &session, const std::vector<std::string> &command = {});
     ~OperationRecording();  // finish(); failed when an exception leaves the scope
     OperationRecording(const OperationRecording &) = delete;
     OperationRecording &operator=(const OperationRecording &) = delete;

@@ -71,7 +71,8 @@ bool tell_exception_under_way(std::string &text) {
 }
 
 // Who links this wants to know which locks are held where something is thrown, also those taken long before.
-[[maybe_unused]] const bool announced = [] {
+// Both are initialised before any code runs (constinit).
+[[maybe_unused]] const bool kAnnounced = [] {  // NOLINT(cppcoreguidelines-interfaces-global-init)
     recording::lock_watchers.fetch_add(1, std::memory_order_relaxed);
     recording::tells_exception.store(tell_exception_under_way, std::memory_order_relaxed);
     return true;
@@ -95,7 +96,7 @@ void *object_of(const std::exception_ptr &exception) noexcept {
     // libstdc++ and libc++ both: a pointer to the object and nothing else.
     static_assert(sizeof(std::exception_ptr) == sizeof(void *));
     void *object = nullptr;
-    std::memcpy(&object, &exception, sizeof(object));
+    std::memcpy(&object, static_cast<const void *>(&exception), sizeof(object));
     return object;
 }
 
