@@ -21,6 +21,7 @@ std::atomic<std::uint32_t> ours_after[kNumbered];
 std::atomic<std::uint64_t> compared{0};
 std::atomic<bool> compared_high{false};
 std::atomic<std::uint32_t> compared_as_of{0};
+std::atomic<std::uint32_t> compared_after[kNumbered];
 std::atomic<std::uint64_t> copied_mask{0};  // bit fd % 64: copied while nothing was known of it
 
 namespace {
@@ -234,9 +235,14 @@ void note_perhaps_shared(int fd) noexcept {
 void note_copy_of_shared(int original, int copy) noexcept {
     forget_noted(copy);
     note_perhaps_shared(copy);
-    if ((compared.load(std::memory_order_relaxed) & noted_bit(original)) != 0 && thread.vfork_parent == 0) {
+    const auto most = static_cast<unsigned>(kNumbered);
+    if (thread.vfork_parent != 0 || static_cast<unsigned>(original) >= most || static_cast<unsigned>(copy) >= most)
+        return;
+    // What was found of the one holds for the other.
+    if ((compared.load(std::memory_order_relaxed) & noted_bit(original)) != 0) {
         compared.fetch_or(noted_bit(copy), std::memory_order_relaxed);
     }
+    compared_after[copy].store(compared_after[original].load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
 bool is_lockable(int fd) noexcept {

@@ -75,10 +75,12 @@ inline constexpr int kNumbered = 1024;
 extern std::atomic<std::uint64_t> noted_open;
 extern std::atomic<std::uint32_t> children_made;  // and one more if a higher number was open at the start
 extern std::atomic<std::uint32_t> ours_after[kNumbered];
-// What was looked for in the share table as of its news `compared_as_of`; bit fd, and the higher numbers together.
+// What was looked for in the share table as of its news `compared_as_of`; bit fd, and the higher numbers together. And
+// one by one: as of which news, and one more.
 extern std::atomic<std::uint64_t> compared;
 extern std::atomic<bool> compared_high;
 extern std::atomic<std::uint32_t> compared_as_of;
+extern std::atomic<std::uint32_t> compared_after[kNumbered];
 
 inline std::uint64_t noted_bit(int fd) noexcept {
     return static_cast<unsigned>(fd) < static_cast<unsigned>(kNoted) ? std::uint64_t{1} << fd : 0;
@@ -99,6 +101,9 @@ inline bool may_concern_locks(int fd) noexcept {
 // parent's.
 inline void forget_noted(int fd) noexcept {
     if (!perhaps_shared(fd) || thread.vfork_parent != 0) return;
+    if (static_cast<unsigned>(fd) < static_cast<unsigned>(kNumbered)) {
+        compared_after[fd].store(0, std::memory_order_relaxed);
+    }
     if (const std::uint64_t bit = noted_bit(fd)) {
         noted_open.fetch_and(~bit, std::memory_order_relaxed);
         compared.fetch_and(~bit, std::memory_order_relaxed);

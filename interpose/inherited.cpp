@@ -26,6 +26,7 @@ std::int32_t own_pid() noexcept {
 struct Entry {
     int fd = -1;  // there
     Identity identity;
+    bool unnamed = false;  // others may share it of whom the session does not know yet
     bool posix = false;
     std::uint64_t device = 0;  // these two by spawn only
     std::uint64_t inode = 0;
@@ -45,6 +46,8 @@ Entry take_entry(const char *&text) noexcept {
         entry.device = take_field(text);
         entry.inode = take_field(text);
     }
+    entry.unnamed = *text == 'n';
+    if (entry.unnamed) ++text;
     entry.posix = *text == 'p';
     if (entry.posix) ++text;
     return entry;
@@ -52,9 +55,10 @@ Entry take_entry(const char *&text) noexcept {
 
 // `fd`, open on this file, is what the entry told of.
 void take_over(const Entry &entry, int fd, const struct stat &status, bool another_process) noexcept {
-    track(fd, entry.identity, status.st_dev, status.st_ino, Descriptor::inherited);
+    track(fd, entry.identity, status.st_dev, status.st_ino,
+          entry.unnamed ? Descriptor::found_open : Descriptor::inherited);
     if (entry.posix && !another_process) note_posix_lock(fd, entry.identity.file);
-    share_copy(fd);
+    if (!entry.unnamed) share_copy(fd);
     // An exec'd image is found again by its pid; a spawned one has to say that it shares.
     Thread &me = thread;
     if (!another_process || !enter(me)) return;
@@ -121,6 +125,7 @@ class List {
         if (!full_) {
             text_ << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
             if (handover == Handover::by_actions) text_ << "." << descriptor.device << "." << descriptor.inode;
+            if (descriptor.provenance.load(std::memory_order_relaxed) == Descriptor::found_open) text_ << "n";
             if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) text_ << "p";
             full_ = !text_.whole();
         }

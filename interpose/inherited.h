@@ -1,6 +1,7 @@
 // What a new program image is told of the locks that it will hold. Over exec and spawn the tracked descriptors ride
-// behind the session's name in PLANLOOP_SESSION (`name!pid.image;fd.description.file;...`, with a `p` behind those
-// through which POSIX locks were taken), so that the next image knows what it has before it opens anything else.
+// behind the session's name in PLANLOOP_SESSION (`name!pid.image;fd.description.file;...`, with an `n` behind those
+// that are not in the share table yet, and a `p` behind those through which POSIX locks were taken), so that the next
+// image knows what it has before it opens anything else.
 //
 // Between vfork and exec, or by the file actions of posix_spawn, descriptors may get other numbers or other files. A
 // vfork child compares with its parent, whose table it shares the memory of. A spawned image is told all that its

@@ -263,8 +263,8 @@ namespace {
 
 // A program that opens and closes much shall not ask again and again about a descriptor that it keeps.
 bool was_compared(int fd) noexcept {
-    return compared_as_of.load(std::memory_order_acquire) == table.latest_news() &&
-           (compared.load(std::memory_order_relaxed) & noted_bit(fd)) != 0;
+    return static_cast<unsigned>(fd) < static_cast<unsigned>(kNumbered) &&
+           compared_after[fd].load(std::memory_order_relaxed) == table.latest_news() + 1;
 }
 
 void note_compared(int fd, std::uint32_t news) noexcept {
@@ -274,6 +274,9 @@ void note_compared(int fd, std::uint32_t news) noexcept {
         compared_as_of.store(news, std::memory_order_release);
     }
     compared.fetch_or(noted_bit(fd), std::memory_order_relaxed);
+    if (static_cast<unsigned>(fd) < static_cast<unsigned>(kNumbered)) {
+        compared_after[fd].store(news + 1, std::memory_order_relaxed);
+    }
 }
 
 bool all_compared() noexcept {
