@@ -109,6 +109,10 @@ bool ends_with_newline(int fd) {
 
 void append_utf8(std::string &out, std::string_view text) {
     while (!text.empty()) {
+        const auto end = std::find_if(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
+        out.append(text.begin(), end);
+        text.remove_prefix(static_cast<std::size_t>(end - text.begin()));
+        if (text.empty()) return;
         const std::size_t length = utf8_length(text);
         out += length == 0 ? kReplacement : text.substr(0, length);
         text.remove_prefix(std::max<std::size_t>(length, 1));

@@ -101,6 +101,7 @@ Result<void> SpoolReader::read_header(std::uint64_t size) {
     }
     for (std::size_t i = 0; i < boot_.size(); ++i) boot_[i] = header.boot_id[i];
     created_ = header.created;
+    format_ = header.version;
     if (header.version > 1 && header.ring_bytes % wire::kRingChunkBytes == 0) ring_bytes_ = header.ring_bytes;
     const bool counter = header.clock == static_cast<std::uint32_t>(wire::ClockKind::tsc);
     clock_ = SpoolClock(counter ? wire::ClockKind::tsc : wire::ClockKind::monotonic, created_);
@@ -124,8 +125,24 @@ bool SpoolReader::adopt_first_chunk() {
     return true;
 }
 
-// This machine's own clocks are worth more than any pair in the file, but only in the boot that the spool is of.
+// What the last supervisor left; nothing while there is one.
+std::optional<wire::Calibration> SpoolReader::final_calibration() const {
+    std::uint32_t supervisor = 0;
+    std::uint64_t clocks[3] = {};
+    static_assert(offsetof(wire::SpoolHeader, final_utc_ns) == offsetof(wire::SpoolHeader, final_ticks) + 16);
+    if (format_ < 2 || damage_.lost_header) return std::nullopt;
+    if (read_at(offsetof(wire::SpoolHeader, supervisor), &supervisor, sizeof(supervisor)) != sizeof(supervisor) ||
+        read_at(offsetof(wire::SpoolHeader, final_ticks), clocks, sizeof(clocks)) != sizeof(clocks)) {
+        return std::nullopt;
+    }
+    if (supervisor != 0 || clocks[0] == 0) return std::nullopt;
+    return wire::Calibration{clocks[0], clocks[1], clocks[2]};
+}
+
+// A recording that is over has the same times whenever it is read. Else this machine's own clocks are worth more than
+// any pair in the file, but only in the boot that the spool is of.
 void SpoolReader::calibrate_here() {
+    if (const auto final = final_calibration()) return clock_.add(wire::ClockKind::tsc, *final, true);
     if (boot_ == BootId{} || boot_ != boot_id()) return;
     if (const auto now = calibrate_now(wire::ClockKind::tsc)) clock_.add(wire::ClockKind::tsc, *now, true);
 }

@@ -134,6 +134,7 @@ class SpoolReader {
     bool makes_sense(const wire::ChunkHeader &header, std::uint64_t offset) const;
     void add_chunk(const wire::ChunkHeader &header, std::uint64_t first_begin);
     bool still_there(const SpoolChunk &chunk, std::uint32_t stream) const;
+    std::optional<wire::Calibration> final_calibration() const;
     void calibrate_here();
     std::uint64_t next_data(std::uint64_t offset) const;
     std::size_t read_at(std::uint64_t offset, void *to, std::size_t bytes) const;
@@ -147,6 +148,7 @@ class SpoolReader {
     std::unique_ptr<PackedSpool> packed_;  // what is read in place of the file, if it is compressed
     BootId boot_{};
     wire::Calibration created_{};
+    std::uint32_t format_ = 0;  // version of the spool
     SpoolClock clock_;
     std::vector<SpoolStream> streams_;
     std::unordered_map<std::uint32_t, std::size_t> stream_index_;

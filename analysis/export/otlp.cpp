@@ -88,7 +88,9 @@ class Attributes {
 struct Process {
     std::int32_t pid;
     std::string name, command_line;
-    auto operator<=>(const Process &) const = default;
+    bool operator<(const Process &other) const {
+        return std::tie(pid, name, command_line) < std::tie(other.pid, other.name, other.command_line);
+    }
 };
 
 struct Operation {

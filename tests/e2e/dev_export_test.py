@@ -34,14 +34,19 @@ class DevExport(TracedTest):
         return sorted(path.name for path in self.folder.iterdir() if path.name not in ("home", self.lock.name))
 
     def test_a_file_and_standard_output_get_the_same(self):
-        for spool in self.spools:  # planloop.jsonl has it all
-            spool.unlink()
         for name in FORMATS:
             run = self.export("--format", name, "-o", self.out, "--force")
             self.assertEqual((run.returncode, run.stdout, run.stderr), (0, "", ""))
             for more in ((), ("-o", "-")):
                 run = self.export("--format", name, *more, text=False)
                 self.assertEqual((run.returncode, run.stdout), (0, self.out.read_bytes()), name)
+
+    def test_a_recording_that_is_over_has_the_same_times_whenever_it_is_read(self):
+        self.traced("flock", self.lock, "sleep", "0.3")
+        exports = {self.export("--format", "csv").stdout for _ in range(20)}
+        self.assertEqual(len(exports), 1)
+        reports = {self.planloop("dev", "locks", "--session", self.session, "--json").stdout for _ in range(5)}
+        self.assertEqual(len(reports), 1)
 
     def test_rows_are_the_reports(self):
         (acquired,) = self.report().events("lock_acquired")

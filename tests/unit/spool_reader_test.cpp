@@ -269,6 +269,22 @@ TEST_F(SpoolReaderTest, ReadsOnWithoutPageZero) {
     EXPECT_EQ(reader->messages().size(), 1U);
 }
 
+TEST_F(SpoolReaderTest, TakesTheCountersRateFromWhatTheLastSupervisorLeft) {
+    SpoolFixture spool(wire::ClockKind::tsc, {1'000, 5'000, test::kEpochNs});
+    spool.chunk().acquire({.begin = 2'000});
+    const auto utc_of = [&](std::uint32_t supervisor, std::uint64_t ticks, std::uint64_t monotonic_ns) {
+        std::string bytes = spool.bytes();
+        SpoolFixture::poke(bytes, offsetof(wire::SpoolHeader, supervisor), supervisor);
+        SpoolFixture::poke(bytes, offsetof(wire::SpoolHeader, final_ticks), ticks);
+        SpoolFixture::poke(bytes, offsetof(wire::SpoolHeader, final_monotonic_ns), monotonic_ns);
+        return open(bytes)->clock().utc_ns(1'000 + 2'000'000) - static_cast<std::int64_t>(test::kEpochNs);
+    };
+    EXPECT_EQ(utc_of(0, 1'000 + 4'000'000, 5'000 + 2'000'000), 1'000'000);   // two ticks a nanosecond
+    EXPECT_EQ(utc_of(77, 1'000 + 4'000'000, 5'000 + 2'000'000), 2'000'000);  // there is a supervisor: not final
+    EXPECT_EQ(utc_of(0, 0, 5'000 + 2'000'000), 2'000'000);                   // there was none
+    EXPECT_EQ(utc_of(0, 1'000 + 4'000'000, 4'000), 2'000'000);               // nonsense
+}
+
 TEST_F(SpoolReaderTest, DoesNotBelieveNextOffset) {
     SpoolFixture spool;
     for (std::uint32_t i = 1; i <= 5; ++i) spool.chunk({.stream = i}).acquire({.begin = i});
