@@ -125,7 +125,8 @@ class List {
         if (!full_) {
             text_ << ";" << static_cast<std::uint64_t>(fd) << "." << identity.description << "." << identity.file;
             if (handover == Handover::by_actions) text_ << "." << descriptor.device << "." << descriptor.inode;
-            if (descriptor.provenance.load(std::memory_order_relaxed) == Descriptor::found_open) text_ << "n";
+            const std::uint32_t provenance = descriptor.provenance.load(std::memory_order_relaxed);
+            if (provenance == Descriptor::found_open || provenance == Descriptor::named) text_ << "n";
             if (descriptor.posix_noted.load(std::memory_order_relaxed) != 0) text_ << "p";
             full_ = !text_.whole();
         }

@@ -145,26 +145,30 @@ Identity name_description(Thread &me, int fd) noexcept {
     const Identity before = identity_of(*descriptor);
     Identity identity = before;
     Descriptor::Provenance provenance = Descriptor::named;
-    if (open_table(true)) {
-        const wire::ShareTable::Turn turn(table);
-        const wire::ShareKey key = key_of(fd, *descriptor);
-        if (const wire::Share *row = find_row(key)) {
-            identity = {row->file, row->description.load(std::memory_order_acquire)};
-            provenance = Descriptor::inherited;
-        }
-        put_row(key, identity, provenance == Descriptor::named);
-    } else {
-        process.spool.count_drop(wire::Drop::untold_share);
-    }
-    if (identity.packed() != before.packed()) track(fd, identity, descriptor->device, descriptor->inode, provenance);
-    descriptor->provenance.store(provenance, std::memory_order_relaxed);
-    if (provenance == Descriptor::inherited) {
+    const auto note = [&] {
         write_note(me, {.kind = wire::RecordKind::duplicate,
                         .fd = fd,
                         .file = identity.file,
                         .description = identity.description,
                         .a = static_cast<std::uint64_t>(fd)});
+    };
+    if (open_table(true)) {
+        const wire::ShareTable::Turn turn(table);
+        const wire::ShareKey key = key_of(fd, *descriptor);
+        const wire::Share *row = find_row(key);
+        if (row != nullptr) {
+            identity = {row->file, row->description.load(std::memory_order_acquire)};
+            // What the image before this one put down says nothing of whether it looked who shares.
+            const bool own = row->pid == key.pid && row->fd.load(std::memory_order_relaxed) == fd;
+            if (!own) provenance = Descriptor::inherited;
+        }
+        note();  // before the row: what a supervisor then finds must be about a description that the trace knows
+        put_row(key, identity, row == nullptr);
+    } else {
+        process.spool.count_drop(wire::Drop::untold_share);
     }
+    if (identity.packed() != before.packed()) track(fd, identity, descriptor->device, descriptor->inode, provenance);
+    descriptor->provenance.store(provenance, std::memory_order_relaxed);
     track_copies(me, fd);
     return identity;
 }

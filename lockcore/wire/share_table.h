@@ -163,7 +163,7 @@ inline int ShareTable::open(const char *spool_path, bool make) noexcept {
     char path[SpoolWriter::kPathBytes + sizeof(kEnding)];
     const std::size_t length = std::strlen(spool_path);
     if (length >= SpoolWriter::kPathBytes) return -ENAMETOOLONG;
-    std::memcpy(path, spool_path, length);
+    std::memcpy(path, spool_path, length + 1);
     std::memcpy(path + length, kEnding, sizeof(kEnding));
     int result = map(path);
     if (result == -ENOENT && make) {

@@ -138,6 +138,13 @@ class BeforeTheFirstLock(SharedDescriptors):
         c.call("flock 3 ex")
         self.check_ends_with(self.a, b, c)
 
+    def test_child_that_only_unlocked_before_it_became_another_program(self):
+        b = self.a.spawn("vspawn")
+        b.call("flock 3 un")
+        b = b.exec()
+        b.call("flock 3 sh")
+        self.check_ends_with(self.a, b)
+
     def test_descriptor_that_exec_closed_is_not_taken_for_what_is_opened_under_its_number(self):
         self.a.call("close 3")
         self.a.call(f"open {self.lock} cloexec")
