@@ -157,7 +157,13 @@ bool SessionSource::next(Event &event) {
 SourceNotes SessionSource::notes() const {
     SourceNotes notes;
     if (options_.follow) notes.late = late_;
-    for (const auto &[path, message] : failures_) notes.messages.push_back(message);
+    constexpr std::size_t kMostFailures = 16;
+    for (const auto &[path, message] : failures_) {
+        if (notes.messages.size() < kMostFailures) notes.messages.push_back(message);
+    }
+    if (failures_.size() > kMostFailures) {
+        notes.messages.push_back(fmt::format("and {} more files cannot be read", failures_.size() - kMostFailures));
+    }
     for (const Part &part : parts_) part.events->add_notes(notes);
     if (parts_.empty() && failures_.empty()) {
         notes.messages.push_back(fmt::format("nothing has been recorded in session '{}'", printable(session_.id)));

@@ -34,6 +34,19 @@ for _ in (0, 1):
     os.wait()
 """
 
+EIGHT_AT_ONCE = """
+import fcntl, os, sys
+for number in range(8):
+    if os.fork() == 0:
+        busy = open(f"{sys.argv[2]}{number}", "w")
+        for _ in range(int(sys.argv[3])):
+            fcntl.flock(busy, fcntl.LOCK_EX)
+            fcntl.flock(busy, fcntl.LOCK_UN)
+        os._exit(0)
+for _ in range(8):
+    os.wait()
+"""
+
 PAIRS = 20_000  # two records each: 2.5 MB
 
 
@@ -96,6 +109,21 @@ class Ring(TracedTest):
         self.assertGreater(report.data["recorded"]["dropped"], PAIRS)
         self.assertTrue(report.findings("lost_events"))
         self.assertLess(report.lock_of(busy)["acquisitions"], PAIRS)
+
+    def test_events_of_eight_busy_processes_are_all_recorded(self):
+        self.record(EIGHT_AT_ONCE, pairs=2000)
+        data = self.report().data
+        self.assertEqual(data["recorded"]["dropped"], 0)
+        self.assertEqual([lock["acquisitions"] for lock in data["locks"]], 8 * [2000])
+        self.assertEqual(data["recorded"]["events"], 8 * 2000 * 3)
+
+    def test_events_of_eight_busy_processes_are_counted_where_there_is_no_room_for_them(self):
+        self.record(EIGHT_AT_ONCE, "--max-size", "1M", pairs=2000)
+        data = self.report().data
+        acquired = sum(lock["acquisitions"] for lock in data["locks"])
+        self.assertGreater(data["recorded"]["dropped"], 0)
+        # A pair is two records: those that are there, and those that are counted.
+        self.assertGreaterEqual(2 * acquired + data["recorded"]["dropped"], 8 * 2000 * 2)
 
     def test_what_cannot_be_a_size_is_refused_in_one_line(self):
         cases = (
