@@ -11,9 +11,9 @@ SOURCE = Path(os.environ["PLANLOOP_SOURCE"])
 # room: (rooms it may include, libraries it may include by the first part of their headers)
 ROOMS = {
     "lockcore/wire": ((), ()),
-    "lockcore": (("lockcore/wire",), ("boost", "elfutils", "dwarf.h", "fmt", "nlohmann", "simdjson.h")),
+    "lockcore": (("lockcore/wire",), ("boost", "elfutils", "dwarf.h", "fmt", "nlohmann", "simdjson.h", "zstd.h")),
     "interpose": (("lockcore/wire",), ()),
-    "analysis": (("lockcore", "lockcore/wire"), ("elfutils", "dwarf.h", "gelf.h", "libelf.h", "fmt", "nlohmann", "protozero")),
+    "analysis": (("lockcore", "lockcore/wire"), ("elfutils", "dwarf.h", "gelf.h", "libelf.h", "fmt", "nlohmann", "protozero", "simdjson.h")),
     "cli": (("analysis", "lockcore", "lockcore/wire"), ("CLI", "libsmartcols", "libsmartcols.h", "fmt", "nlohmann")),
 }
 LIBRARIES = sorted({name for _, libraries in ROOMS.values() for name in libraries} | {"gtest", "gmock", "benchmark"})
