@@ -42,16 +42,21 @@ std::string first_words(const std::vector<std::string> &words, std::size_t most)
     return typed;
 }
 
+// Whether commands have names that begin so: "dev errors".
+bool is_group(const std::string &typed) {
+    const auto names = commands();
+    return std::any_of(names.begin(), names.end(),
+                       [&](const Command &command) { return command.name.substr(0, typed.size() + 1) == typed + ' '; });
+}
+
 Error unknown_command(const std::vector<std::string> &words) {
     constexpr std::size_t kLongestName = 3;
     const std::string typed = first_words(words, 2);
     if (typed.empty()) return Error{fmt::format("unknown option {}; see planloop --help", words[0])};
     std::vector<std::string_view> names;
-    for (const Command &command : commands()) {
-        names.push_back(command.name);
-        if (first_words(words, kLongestName) == typed && command.name.substr(0, typed.size() + 1) == typed + ' ') {
-            return Error{fmt::format("{} what? see planloop --help", typed)};
-        }
+    for (const Command &command : commands()) names.push_back(command.name);
+    if (first_words(words, kLongestName) == typed && is_group(typed)) {
+        return Error{fmt::format("{} what? see planloop --help", typed)};
     }
     std::string_view near;
     for (const std::string &as_typed : {first_words(words, kLongestName), typed, "dev " + words[0]}) {
@@ -67,8 +72,7 @@ Result<int> run(const std::vector<std::string> &words) {
         write_out("planloop " PLANLOOP_VERSION "\n");
         return kExitDone;
     }
-    if (asks_for_help(words[0]) || words[0] == "help" ||
-        (words.size() == 2 && words[0] == "dev" && asks_for_help(words[1]))) {
+    if (asks_for_help(words[0]) || words[0] == "help") {
         write_out(help_of_all());
         return kExitDone;
     }
@@ -83,6 +87,10 @@ Result<int> run(const std::vector<std::string> &words) {
             return kExitDone;
         }
         return command.run(*arguments);
+    }
+    if (asks_for_help(words.back()) && is_group(first_words(words, words.size()))) {
+        write_out(help_of_all());
+        return kExitDone;
     }
     return unknown_command(words);
 }
