@@ -56,8 +56,9 @@ constexpr Option kWaiting{"--waiting", "", "show only who waits now, for how lon
 constexpr Option kCaptureCrashes{"--capture-crashes", "",
                                  "of a program that dies by a fault, keep where it was and what it held locked", ""};
 constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kOnDeadlock, kMaxSize, kRing, kCaptureCrashes};
-constexpr std::array kLocksOptions{kSessionToShow, kFollow, kWaiting,  kJson,    kSummary,
-                                   kColour,        kFailOn, kLongWait, kLongHold};
+constexpr Option kSystem{"--system", "", "instead of a session: all file locks of this machine, traced or not", ""};
+constexpr std::array kLocksOptions{kSessionToShow, kSystem, kFollow, kWaiting,  kJson,
+                                   kSummary,       kColour, kFailOn, kLongWait, kLongHold};
 
 constexpr Option kOutput{"-o", "FILE", "write to FILE; default: standard output", ""};
 constexpr Option kForce{"--force", "", "write over a FILE that exists", ""};

@@ -21,6 +21,7 @@
 #include "cli/follow.h"
 #include "cli/output.h"
 #include "cli/session_liveness.h"
+#include "cli/system_locks.h"
 #include "lockcore/session.h"
 
 namespace planloop::cli {
@@ -102,6 +103,15 @@ Result<analysis::Report> show(const Session &session, const Arguments &arguments
 Result<int> run_dev_locks(const Arguments &arguments) {
     const Result<std::vector<std::string>> fatal = kinds_to_fail_on(arguments);
     if (!fatal) return fatal.error();
+    const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
+    if (arguments.has("--system")) {
+        for (const char *other : {"--session", "--follow", "--waiting"})
+            if (arguments.has(other))
+                return Error{fmt::format("--system is about no session; it goes without {}", other)};
+        const Result<analysis::Report> now = show_system(arguments.has("--json"), style);
+        if (!now) return now.error();
+        return has_finding(*now, *fatal) ? kExitFinding : kExitDone;
+    }
     const Result<Session> session = find_session(arguments.value("--session").value_or("latest"));
     if (!session) return session.error();
     analysis::AnalysisOptions options;
@@ -113,7 +123,6 @@ Result<int> run_dev_locks(const Arguments &arguments) {
         return Error{"--follow shows the timeline; it goes with neither --waiting nor --summary"};
     const bool timeline = !arguments.has("--summary");
     options.timeline_call_sites = arguments.has("--json");
-    const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
     const Result<analysis::Report> report = show(*session, arguments, options, timeline, style);
     if (!report) return report.error();
     return has_finding(*report, *fatal) ? kExitFinding : kExitDone;

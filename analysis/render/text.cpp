@@ -222,6 +222,13 @@ void append_participant(std::string &out, const Participant &participant, const 
     if (!participant.command_line.empty() && participant.command_line != participant.process) {
         out += cut("      started as: " + terminal_text(participant.command_line), style.columns) + '\n';
     }
+    // A lock file's user seldom knows by heart where in the program it is taken.
+    std::string sites;
+    if (!participant.holds_from.empty() && participant.holds_from.front().known())
+        sites = "took it in " + call_site_words(participant.holds_from.front());
+    if (participant.asked_at.known())
+        sites += fmt::format("{}asked in {}", sites.empty() ? "" : ", ", call_site_words(participant.asked_at));
+    if (!sites.empty()) append_folded(out, terminal_text(sites), "      ", style.columns);
 }
 
 void append_finding(std::string &out, const Finding &finding, const Report &report, const LockNames &names,

@@ -1,0 +1,126 @@
+"""`planloop dev locks --system`: locks, waiters and circular waits of programs that nobody traced."""
+
+import json
+import subprocess
+import unittest
+
+from harness import TracedTest, wait_until
+
+CALLS = {"flock": "flock {} ex", "ofd": "fcntl {} ofd_setlkw wr 0 0", "posix": "fcntl {} setlkw wr 0 0"}
+
+
+class System(TracedTest):
+    def look(self):
+        run = self.planloop("dev", "locks", "--system", "--json")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        return json.loads(run.stdout)
+
+    def circles(self, pids):
+        """Findings about these processes: other programs of the machine have locks too."""
+        return [
+            finding
+            for finding in self.look()["findings"]
+            if set(pids) & {who["pid"] for who in finding["participants"]}
+        ]
+
+    def ring(self, families):
+        stage = self.stage(traced=False)
+        actors = stage.cast(len(families))
+        files = [self.file(f"lock{place}") for place in range(len(families))]
+        for place, actor in enumerate(actors):
+            actor.call(f"open {files[place]}")
+            actor.call(f"open {files[(place + 1) % len(files)]}")
+            actor.call(CALLS[families[place]].format(3))
+        for place, actor in enumerate(actors):
+            following = (place + 1) % len(actors)
+            actor.block(CALLS[families[following]].format(4), files[following])
+        (found,) = self.circles([actor.pid for actor in actors])
+        self.assertEqual((found["kind"], found["certainty"]), ("deadlock", "confirmed"))
+        self.assertEqual(sorted(who["pid"] for who in found["participants"]), sorted(actor.pid for actor in actors))
+        by_pid = {who["pid"]: who for who in found["participants"]}
+        for place, actor in enumerate(actors):
+            self.assertEqual(by_pid[actor.pid]["waits_on"], [actors[(place + 1) % len(actors)].pid])
+        actors[0].kill()
+        stage.close()
+
+    def test_rings_of_flock(self):
+        for size in (2, 3, 13):
+            with self.subTest(size=size):
+                self.ring(["flock"] * size)
+
+    def test_rings_of_ofd_locks_whose_takers_the_kernel_does_not_name(self):
+        self.ring(["ofd"] * 3)
+
+    def test_ring_of_13_posix_locks_which_the_kernel_misses(self):
+        self.ring(["posix"] * 13)
+
+    def test_ring_of_all_families(self):
+        self.ring(["flock", "ofd", "posix"])
+
+    def test_shells_that_hold_through_inherited_descriptors(self):
+        files = [self.file(name) for name in "ab"]
+        go = self.folder / "go"
+        subprocess.run(["mkfifo", str(go)], check=True)
+        script = 'exec 9>"$1"; flock 9; echo >&2; read x <"$3"; flock "$2" true; :'
+        shells = [
+            subprocess.Popen(["bash", "-c", script, "shell", *map(str, (files[i], files[1 - i], go))], stderr=subprocess.PIPE)
+            for i in (0, 1)
+        ]
+        try:
+            for shell in shells:
+                shell.stderr.readline()
+            with open(go, "w") as gate:
+                gate.write("x\nx\n")
+
+            def waiters():
+                text = open("/proc/locks").read()
+                return all("-> FLOCK" in text and str(file.stat().st_ino) in text for file in files) and sum(
+                    str(file.stat().st_ino) in line for file in files for line in text.splitlines() if "->" in line
+                ) == 2
+
+            wait_until("both flock(1) wait", waiters)
+            found = [
+                finding
+                for finding in self.look()["findings"]
+                if any(str(file.stat().st_ino) in lock for file in files for lock in finding["locks"])
+            ]
+            self.assertEqual([finding["kind"] for finding in found], ["deadlock"])
+            self.assertEqual([who["process"] for who in found[0]["participants"]], ["flock", "flock"])
+        finally:
+            for shell in shells:
+                shell.kill()
+                shell.wait()
+                shell.stderr.close()
+
+    def test_a_mere_wait_is_shown_and_is_no_finding(self):
+        stage = self.stage(traced=False)
+        holder, waiter = stage.cast(2)
+        lock = self.file()
+        for actor in (holder, waiter):
+            actor.call(f"open {lock}")
+        holder.call("flock 3 ex")
+        waiter.block("flock 3 ex", lock)
+        report = self.look()
+        (held,) = [hold for hold in report["held"] if hold["path"] == str(lock)]
+        self.assertEqual([one["pid"] for one in held["holders"]], [holder.pid])
+        (waiting,) = [wait for wait in report["waiting"] if wait["path"] == str(lock)]
+        self.assertEqual((waiting["pid"], waiting["blocked_by"][0]["pid"]), (waiter.pid, holder.pid))
+        self.assertEqual(self.circles([holder.pid, waiter.pid]), [])
+        holder.kill()
+        waiter.end()
+        stage.close()
+
+    def test_a_lock_whose_taker_is_gone_is_its_sharers(self):
+        lock = self.file()
+        shell = subprocess.Popen(["bash", "-c", 'exec 9>"$1"; flock 9; echo ready; read x', "shell", str(lock)],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            shell.stdout.readline()
+            (held,) = [hold for hold in self.look()["held"] if hold["path"] == str(lock)]
+            self.assertEqual([one["pid"] for one in held["holders"]], [shell.pid])
+        finally:
+            shell.communicate(b"\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
