@@ -147,11 +147,14 @@ class CallSiteNames::Module {
         Dwarf_Files *files = nullptr;
         std::size_t file_count = 0;
         if (count <= 0 || dwarf_getsrcfiles(unit, &files, &file_count) != 0) return;
+        const std::string symbol = site.function;
         for (int i = 0; i < count; ++i) {
             Dwarf_Die &scope = scopes.get()[i];
             const int tag = dwarf_tag(&scope);
             if (tag != DW_TAG_inlined_subroutine && tag != DW_TAG_subprogram) continue;
-            if (std::string name = linkage_name(scope); !name.empty()) site.function = std::move(name);
+            // A symbol says more than the name of a function that is local to its file.
+            const bool has_symbol = tag == DW_TAG_subprogram && !symbol.empty();
+            if (std::string name = has_symbol ? symbol : linkage_name(scope); !name.empty()) site.function = name;
             if (tag == DW_TAG_subprogram || !is_of_the_system(site.file)) return;
             Dwarf_Attribute attribute;
             Dwarf_Word file = 0;

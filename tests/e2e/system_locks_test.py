@@ -3,6 +3,7 @@
 import json
 import subprocess
 import unittest
+from pathlib import Path
 
 from harness import TracedTest, wait_until
 
@@ -59,21 +60,21 @@ class System(TracedTest):
 
     def test_shells_that_hold_through_inherited_descriptors(self):
         files = [self.file(name) for name in "ab"]
-        go = self.folder / "go"
-        subprocess.run(["mkfifo", str(go)], check=True)
-        script = 'exec 9>"$1"; flock 9; echo >&2; read x <"$3"; flock "$2" true; :'
+        script = 'exec 9>"$1"; flock 9; echo ready; read x; flock "$2" true; :'
         shells = [
-            subprocess.Popen(["bash", "-c", script, "shell", *map(str, (files[i], files[1 - i], go))], stderr=subprocess.PIPE)
+            subprocess.Popen(["bash", "-c", script, "shell", str(files[i]), str(files[1 - i])],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             for i in (0, 1)
         ]
         try:
             for shell in shells:
-                shell.stderr.readline()
-            with open(go, "w") as gate:
-                gate.write("x\nx\n")
+                shell.stdout.readline()
+            for shell in shells:
+                shell.stdin.write(b"\n")
+                shell.stdin.flush()
 
             def waiters():
-                text = open("/proc/locks").read()
+                text = Path("/proc/locks").read_text()
                 return all("-> FLOCK" in text and str(file.stat().st_ino) in text for file in files) and sum(
                     str(file.stat().st_ino) in line for file in files for line in text.splitlines() if "->" in line
                 ) == 2
@@ -90,7 +91,8 @@ class System(TracedTest):
             for shell in shells:
                 shell.kill()
                 shell.wait()
-                shell.stderr.close()
+                shell.stdin.close()
+                shell.stdout.close()
 
     def test_a_mere_wait_is_shown_and_is_no_finding(self):
         stage = self.stage(traced=False)
