@@ -58,6 +58,7 @@ EventKind kind_of(RecordKind kind) {
 SpoolEvents::SpoolEvents(std::unique_ptr<SpoolReader> reader, std::uint32_t part, EventTables &tables,
                          Following following)
     : reader_(std::move(reader)), part_(part), tables_(tables), following_(following) {
+    of_this_boot_ = reader_->boot() != BootId{} && reader_->boot() == boot_id();
     reader_->set_following(following_.on);
     set_horizon();
     add_streams();
@@ -80,7 +81,7 @@ void SpoolEvents::add_streams() {
 // older than now by more than that moment is complete.
 void SpoolEvents::set_horizon() {
     horizon_.reset();
-    if (!following_.on || reader_->boot() == BootId{} || reader_->boot() != boot_id()) return;
+    if (!following_.on || !of_this_boot_) return;
     const SpoolClock &clock = reader_->clock();
     const auto now = clock.spool_ticks_now();
     if (!now) return;
@@ -89,7 +90,7 @@ void SpoolEvents::set_horizon() {
 }
 
 std::int64_t SpoolEvents::now_ns() const {
-    if (reader_->boot() == BootId{} || reader_->boot() != boot_id()) return 0;
+    if (!of_this_boot_) return 0;
     const auto now = reader_->clock().spool_ticks_now();
     return now ? reader_->clock().utc_ns(*now) : 0;
 }
