@@ -47,7 +47,14 @@ Index Culprits::culprit_of(Index index) {
     }
     const auto next = static_cast<Index>(entries_.size());
     const auto [at, added] = by_name_.try_emplace({made.image, made.taker, made.site}, next);
-    if (added) entries_.push_back(made);
+    if (added) {
+        const ProcessInfo &who = model_.source.process(made.image);
+        made.process = processes_.try_emplace({made.pid, who.start_time}, groups_.size()).first->second;
+        if (made.process == groups_.size()) groups_.emplace_back();
+        made.operation = operations_.try_emplace(who.operation, groups_.size()).first->second;
+        if (made.operation == groups_.size()) groups_.emplace_back();
+        entries_.push_back(made);
+    }
     hold.culprit = at->second;
     return hold.culprit;
 }
@@ -396,8 +403,14 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
     handover_ns_ += gap;
     for (const Charge &charge : request.charges) {
         if (charge.ns == 0) continue;
-        entries_[charge.culprit].caused_ns += charge.ns;
-        ++entries_[charge.culprit].waits;
+        Entry &entry = entries_[charge.culprit];
+        entry.caused_ns += charge.ns;
+        ++entry.waits;
+        for (const Index at : {entry.process, entry.operation}) {
+            if (groups_[at].counted == waits_) continue;
+            groups_[at].counted = waits_;
+            ++groups_[at].waits;
+        }
     }
 }
 
@@ -462,10 +475,10 @@ void Culprits::fill(BlameTables &tables, std::size_t named_call_sites) const {
         Culprit &site = sites({entry.site, entry.site != 0 ? std::string() : taker.name});
         site.process = taker.name;
         site.number = entry.site;
-        for (Culprit *row : {&process, &operation, &site}) {
-            row->caused_ns += entry.caused_ns;
-            row->waits += entry.waits;
-        }
+        for (Culprit *row : {&process, &operation, &site}) row->caused_ns += entry.caused_ns;
+        process.waits = groups_[entry.process].waits;
+        operation.waits = groups_[entry.operation].waits;
+        site.waits += entry.waits;
     }
     processes.finish(tables.processes);
     operations.finish(tables.operations);

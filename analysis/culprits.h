@@ -28,7 +28,9 @@
 
 #include <cstdint>
 #include <map>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "analysis/model.h"
@@ -74,6 +76,11 @@ class Culprits {
         std::int32_t pid = 0;
         std::int64_t caused_ns = 0;
         std::uint64_t waits = 0;
+        Index process = kNone, operation = kNone;  // groups
+    };
+    struct Group {  // entries that are one row of a table
+        std::uint64_t waits = 0;
+        std::uint64_t counted = 0;  // the last wait that was
     };
     struct Step {
         Index request;
@@ -98,6 +105,9 @@ class Culprits {
     Model &model_;
     std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, Index> by_name_;
     std::vector<Entry> entries_;
+    std::map<std::pair<std::int32_t, std::uint64_t>, Index> processes_;  // by pid and start time
+    std::map<std::string, Index> operations_;
+    std::vector<Group> groups_;
     std::int64_t waited_ns_ = 0, unknown_ns_ = 0, handover_ns_ = 0;
     std::uint64_t waits_ = 0;
 

@@ -25,6 +25,12 @@ std::string json_before_timeline(const Report &report);
 // Starts with the timeline's closing bracket; ends with a newline.
 std::string json_after_timeline(const Report &report);
 
+// Beside the first fields of schema planloop.locks/1, which programs read, stand: `blame` {waits, waited_ns,
+// unknown_ns, handover_ns, processes, call_sites, operations}, where each table's caused_ns with unknown_ns and
+// handover_ns make waited_ns exactly; `call_sites`, statistics by place; `critical_path` {total_ns, waited_ns, earlier,
+// segments}; `quantile_error`, the share of itself by which a quantile may be off; of a lock `waited_ns` and `queue`
+// {max, mean, from_ns, step_ns, steps as [max, mean]}; of a distribution mean, p90 and count.
+
 // Who waits, as one object of schema planloop.waiting/1; `waiting` must be sorted by lock and time.
 std::string json_waiting(const Report &report);
 

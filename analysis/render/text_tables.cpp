@@ -159,10 +159,9 @@ void append_path(std::string &out, const Report &report, const TextStyle &style)
     if (path.waited_ns == 0) return;
     append_heading(
         out,
-        fmt::format("Critical path: what decided when the last program ended, {} after the first began. SOONER: "
-                    "how much earlier that could have been, at most, without the wait that a step ends with; "
-                    "{} in all.",
-                    short_duration(path.total_ns), short_duration(path.waited_ns)),
+        fmt::format("Critical path: the chain that decided when the last program ended, {} long. SOONER: how much "
+                    "earlier, at most, that would have been without the wait that ended with the step.",
+                    short_duration(path.total_ns)),
         style);
     TextTable table({{"AT", Align::right}, {"FOR", Align::right}, {"SOONER", Align::right}, {"STEP"}});
     const std::size_t skipped = path.segments.size() - std::min(path.segments.size(), kMostSegments);

@@ -83,6 +83,7 @@ TEST(Culprits, HolderThatWaitsItselfPassesThatPartOn) {
     EXPECT_EQ(caused_by(report, 103), 160 * kMs);
     EXPECT_EQ(report.blame.waited_ns, 180 * kMs);
     EXPECT_EQ(report.blame.waits, 2U);
+    for (const Culprit &row : report.blame.processes) EXPECT_EQ(row.waits, row.pid == 102 ? 1U : 2U);
     expect_sums(report);
 }
 
