@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "analysis/call_site.h"
 #include "analysis/export/page_assets.h"
 #include "analysis/export/page_data.h"
 #include "analysis/export/page_text.h"
@@ -127,6 +128,8 @@ std::string participant_text(const Participant &participant,
         out += (&lock == &participant.holds.front() ? " holds " : ", ") + named(lock);
     if (!participant.waits_for.empty())
         out += (participant.holds.empty() ? " waits for " : " and waits for ") + named(participant.waits_for);
+    if (participant.asked_at.known()) out += ", asked in " + call_site_words(participant.asked_at);
+    if (participant.times > 1) out += fmt::format(", {} times", participant.times);
     if (!participant.command_line.empty()) out += ", started as: " + participant.command_line;
     return out;
 }

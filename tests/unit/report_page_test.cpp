@@ -148,6 +148,27 @@ TEST(ReportPage, AHostileNameIsWholeInTheTextAndNowhereMarkup) {
     EXPECT_NE(html.find("default-src 'none'"), std::string::npos);
 }
 
+TEST(ReportPage, SaysWhereAParticipantAsked) {
+    ReportPage page({});
+    Report report;
+    Finding &finding = report.findings.emplace_back();
+    finding.kind = "deadlock";
+    Participant &participant = finding.participants.emplace_back();
+    participant.process = "bank";
+    participant.pid = 7;
+    participant.waits_for = "flock:fe:00:1";
+    participant.asked_at.function = "transfer()";
+    participant.asked_at.file = "bank.cpp";
+    participant.asked_at.line = 40;
+    participant.asked_at.module = "/usr/bin/bank";
+    std::string html;
+    page.write(report, {}, [&](std::string_view part) {
+        html += part;
+        return true;
+    });
+    EXPECT_NE(html.find("bank 7 waits for flock:fe:00:1, asked in transfer() at bank.cpp:40"), std::string::npos);
+}
+
 TEST(ReportPage, JoinsSpansAndErrorsByTraceId) {
     ReportPage page({});
     Report report;
