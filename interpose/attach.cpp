@@ -92,7 +92,7 @@ bool attach(Thread &me, ForkPage &page) noexcept {
 
 }  // namespace
 
-bool open_spool() noexcept {
+bool open_spool(Missing missing) noexcept {
     read_settings();
     if (!settings.enabled || process.failed.load(std::memory_order_acquire)) return false;
     if (process.spool.is_open()) return true;
@@ -107,11 +107,12 @@ bool open_spool() noexcept {
         page->opening.store(0, std::memory_order_release);
         return true;
     }
-    const auto open_file = [] {
-        return process.spool.open(settings.spool_folder, wire::kDefaultLimitBytes, settings.ring_bytes);
+    const bool make = missing == Missing::is_made;
+    const auto open_file = [make] {
+        return process.spool.open(settings.spool_folder, wire::kDefaultLimitBytes, settings.ring_bytes, make);
     };
     int result = open_file();
-    if (result == -ENOENT && make_spool_folder()) result = open_file();
+    if (result == -ENOENT && make && make_spool_folder()) result = open_file();
     process.open_error.store(result, std::memory_order_relaxed);
     constexpr std::uint64_t kTrustTscTicks = 100;  // 25 to 50 ns
     constexpr std::uint64_t kTrustNs = 40;

@@ -93,8 +93,9 @@ inline bool enter(Thread &me) noexcept {
 // Whether this process image has attached already, without attaching it.
 bool attached(Thread &me) noexcept;
 
-// Opens the spool without attaching; false when there is none to open.
-bool open_spool() noexcept;
+// Opens the spool without attaching; false when there is none to open, and none is made.
+enum class Missing : bool { is_made, stays_missing };
+bool open_spool(Missing missing = Missing::is_made) noexcept;
 
 // True in the child of a vfork (or clone with CLONE_VM) that has not exec'd: its descriptors are not ours to talk
 // about.

@@ -94,7 +94,8 @@ __attribute__((constructor)) void start() {
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
     hide_carried_settings();
     if (settings.inherits) adopt_from_environment();
-    if (has_lockable_descriptors()) open_spool();  // it tells when one of them is locked elsewhere
+    // It tells when one of them is locked elsewhere. Where there is none yet, nobody has locked anything.
+    if (has_lockable_descriptors()) open_spool(Missing::stays_missing);
     if (settings.captures_crashes) watch_crashes();
 }
 

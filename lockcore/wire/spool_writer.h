@@ -81,10 +81,10 @@ class SpoolWriter {
     static constexpr std::uint64_t kLeaveFreeBytes = std::uint64_t{16} << 20;  // never take a disk's last space
 
     // Opens the spool of this boot in `spool_folder`, which exists, and makes the file (0600) if it must. Maps one
-    // page. 0 or a negative errno; -EPROTO: the file there is not a spool of this version.
-    // A new file gets `limit_bytes`, or is a ring when `ring_bytes` is not 0 (rounded to whole chunks).
-    int open(const char *spool_folder, std::uint64_t limit_bytes = kDefaultLimitBytes,
-             std::uint64_t ring_bytes = 0) noexcept;
+    // page. 0 or a negative errno; -EPROTO: the file there is not a spool of this version; -ENOENT: none, not to
+    // `make`. A new file gets `limit_bytes`, or is a ring when `ring_bytes` is not 0 (rounded to whole chunks).
+    int open(const char *spool_folder, std::uint64_t limit_bytes = kDefaultLimitBytes, std::uint64_t ring_bytes = 0,
+             bool make = true) noexcept;
     bool is_open() const noexcept { return header_ != nullptr; }
 
     SpoolHeader &header() noexcept { return *header_; }
@@ -149,7 +149,8 @@ inline std::uint64_t pid_space() noexcept {
     return raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/ns/pid", &status, 0) == 0 ? status.st_ino : 0;
 }
 
-inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes, std::uint64_t ring_bytes) noexcept {
+inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes, std::uint64_t ring_bytes,
+                             bool make) noexcept {
     std::uint8_t boot_id[16] = {};
     if (!read_boot_id(boot_id)) {
         // Without /proc nothing can be recorded; without a descriptor to spare, not now.
@@ -180,7 +181,7 @@ inline int SpoolWriter::open(const char *spool_folder, std::uint64_t limit_bytes
     int result = 0;
     for (int waited = 0; waited < kPatience; ++waited) {
         result = map_header();
-        if (result == -ENOENT) {
+        if (result == -ENOENT && make) {
             result = create(boot_id, limit_bytes, ring_bytes);
             if (result == 0 || result == -EEXIST) result = map_header();
         }
