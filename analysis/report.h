@@ -15,11 +15,11 @@
 namespace planloop::analysis {
 
 struct Blocker {
-    std::int32_t pid = 0, tid = 0;  // pid 0: nobody that was traced
-    std::int64_t ns = 0;            // how much of the wait it stood in the way
-    std::string process, trace_id;  // its name, and what it was at work on when it took that hold
-    std::uint64_t entry = 0;        // lock call of its hold that stood in the way last; 0: not known
-    std::int64_t until_utc_ns = 0;  // when that hold ceased to stand in the way; 0: it never did
+    std::int32_t pid = 0, tid = 0;            // pid 0: nobody that was traced
+    std::int64_t ns = 0;                      // how much of the wait it stood in the way
+    std::string process = {}, trace_id = {};  // its name, and what it was at work on when it took that hold
+    std::uint64_t entry = 0;                  // lock call of its hold that stood in the way last; 0: not known
+    std::int64_t until_utc_ns = 0;            // when that hold ceased to stand in the way; 0: it never did
 };
 
 // How sure the time is at which a hold ended.
