@@ -29,8 +29,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kLookInterval{25};
-constexpr std::chrono::milliseconds kQuietInterval{60};  // when there was nothing new for kQuietLooks looks
-constexpr int kQuietLooks = 80;
 constexpr std::chrono::milliseconds kShortInterval{3};  // while a deadlock waits to be confirmed
 constexpr std::uint64_t kEventsBetweenLooks = 4'096;    // at deadlocks, when there is no pause
 constexpr std::int64_t kLongestDelayNs = 500'000'000;   // of a line in planloop.jsonl
@@ -63,12 +61,12 @@ class Control {
         const std::lock_guard lock(mutex_);
         return deadline_ && Clock::now() >= *deadline_;
     }
-    void pause(std::chrono::milliseconds interval) {
+    void pause(bool briefly) {
         std::unique_lock lock(mutex_);
         if (deadline_) {
             changed_.wait_for(lock, std::chrono::milliseconds(1));
         } else {
-            changed_.wait_for(lock, interval, [&] { return deadline_.has_value(); });
+            changed_.wait_for(lock, briefly ? kShortInterval : kLookInterval, [&] { return deadline_.has_value(); });
         }
     }
 
@@ -168,14 +166,10 @@ class FollowedSource : public analysis::EventSource {
             looks_next_ = !found;
             const bool look = watch_ != nullptr && (!found || ++events_ % kEventsBetweenLooks == 0);
             const bool soon = look && watch_->look();
-            if (found) {
-                quiet_ = 0;
-                return true;
-            }
+            if (found) return true;
             if (looked_at_end_) return false;
             if (lines_ != nullptr) lines_->flush();
-            ++quiet_;
-            control_.pause(soon ? kShortInterval : quiet_ > kQuietLooks ? kQuietInterval : kLookInterval);
+            control_.pause(soon);
         }
     }
     const analysis::ProcessInfo &process(std::uint32_t id) const override { return inner_->process(id); }
@@ -195,7 +189,6 @@ class FollowedSource : public analysis::EventSource {
     LineExport *lines_;
     LiveWatch *watch_;
     std::uint64_t events_ = 0;
-    int quiet_ = 0;  // looks since the last event
 };
 
 // The event source numbers the spools that it can read by age.

@@ -59,16 +59,6 @@ void decode(const RawSlot &raw, wire::State state, const SpoolChunk &chunk, std:
     record.payload.clear();
 }
 
-// A follower mostly looks at slots that nobody has used yet.
-bool anything_committed(const unsigned char *slots, std::size_t bytes) {
-    for (std::size_t at = 0; at + wire::kSlotBytes <= bytes; at += wire::kSlotBytes) {
-        std::uint32_t commit = 0;
-        std::memcpy(&commit, slots + at, sizeof(commit));
-        if (commit != 0) return true;
-    }
-    return false;
-}
-
 }  // namespace
 
 // The bytes of a slot, or nullptr when the file ends before its last one.
@@ -87,7 +77,7 @@ const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk
     window_begin_ = offset;
     window_poll_ = reader.polls();
     std::size_t got = reader.read_at(offset, window_.get(), want);
-    if (reader.following() && anything_committed(window_.get(), got)) reread_fields(reader, got);
+    if (reader.following() && got > 0) reread_fields(reader, got);
     if (reader.ring_bytes() != 0 && !reader.still_there(chunk, reader.streams()[stream_].id)) {
         gone_ = true;
         got = 0;

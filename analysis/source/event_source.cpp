@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <map>
 #include <set>
@@ -68,7 +67,6 @@ class SessionSource final : public EventSource {
     bool at_end_ = false;
     std::int64_t last_ns_ = 0;
     std::uint64_t late_ = 0;
-    std::chrono::steady_clock::time_point find_at_;
 };
 
 void SessionSource::find_parts() {
@@ -133,12 +131,7 @@ bool SessionSource::next(Event &event) {
     if (at_end_) {
         if (!options_.follow) return false;
         for (Part &part : parts_) part.events->poll();
-        // A new spool is a new boot, and a log appears once: folders need not be read at each look.
-        const auto now = std::chrono::steady_clock::now();
-        if (parts_.empty() || now >= find_at_) {
-            find_at_ = now + std::chrono::milliseconds(100);
-            find_parts();
-        }
+        find_parts();
         at_end_ = false;
     }
     Part *first = nullptr;

@@ -58,7 +58,6 @@ EventKind kind_of(RecordKind kind) {
 SpoolEvents::SpoolEvents(std::unique_ptr<SpoolReader> reader, std::uint32_t part, EventTables &tables,
                          Following following)
     : reader_(std::move(reader)), part_(part), tables_(tables), following_(following) {
-    of_this_boot_ = reader_->boot() != BootId{} && reader_->boot() == boot_id();
     reader_->set_following(following_.on);
     set_horizon();
     add_streams();
@@ -81,7 +80,7 @@ void SpoolEvents::add_streams() {
 // older than now by more than that moment is complete.
 void SpoolEvents::set_horizon() {
     horizon_.reset();
-    if (!following_.on || !of_this_boot_) return;
+    if (!following_.on || reader_->boot() == BootId{} || reader_->boot() != boot_id()) return;
     const SpoolClock &clock = reader_->clock();
     const auto now = clock.spool_ticks_now();
     if (!now) return;
@@ -90,7 +89,7 @@ void SpoolEvents::set_horizon() {
 }
 
 std::int64_t SpoolEvents::now_ns() const {
-    if (!of_this_boot_) return 0;
+    if (reader_->boot() == BootId{} || reader_->boot() != boot_id()) return 0;
     const auto now = reader_->clock().spool_ticks_now();
     return now ? reader_->clock().utc_ns(*now) : 0;
 }

@@ -97,7 +97,6 @@ class SpoolEvents final : public EventPart {
     std::uint32_t part_;
     EventTables &tables_;
     Following following_;
-    bool of_this_boot_ = false;
     std::optional<std::uint64_t> horizon_;  // nothing later than this is given out yet
     std::vector<Stream> streams_;
     std::vector<Entry> heap_;
