@@ -11,6 +11,8 @@
 namespace planloop::cli {
 namespace {
 
+using GivenOptions = std::vector<std::pair<const Option *, CLI::Option *>>;
+
 // Levenshtein's distance.
 std::size_t typing_errors(std::string_view a, std::string_view b) {
     std::vector<std::size_t> row(b.size() + 1);
@@ -36,6 +38,15 @@ Error unknown_option(const Command &command, std::string_view word) {
     const std::string_view near = nearest_name(word.substr(0, word.find('=')), names);
     if (!near.empty()) return Error{fmt::format("unknown option {}; did you mean {}?", word, near)};
     return usage_error(command, fmt::format("unknown option {}", word));
+}
+
+// CLI11 has one exception for a value that is missing and for one too many.
+Error value_count_error(const Command &command, const GivenOptions &given, std::string_view what) {
+    for (const auto &[option, parsed] : given) {
+        if (option->value.empty() || parsed->count() < 2) continue;
+        return usage_error(command, fmt::format("{} is given {} times", option->name, parsed->count()));
+    }
+    return usage_error(command, fmt::format("{} needs a value", what.substr(0, what.find(':'))));
 }
 
 std::size_t operand_count(const Command &command) {
@@ -86,7 +97,7 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
     app.set_help_flag();
     app.allow_extras();
     std::deque<std::pair<const Option *, std::string>> values;  // CLI11 keeps references into it
-    std::vector<std::pair<const Option *, CLI::Option *>> given;
+    GivenOptions given;
     const CLI::Option *help = app.add_flag("-h,--help");
     for (const Option &option : command.options) {
         const std::string name(option.name);
@@ -101,8 +112,7 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
         std::reverse(own.begin(), own.end());  // as CLI11 wants it
         app.parse(std::move(own));
     } catch (const CLI::ArgumentMismatch &error) {
-        const std::string_view what = error.what();
-        return usage_error(command, fmt::format("{} needs a value", what.substr(0, what.find(':'))));
+        return value_count_error(command, given, error.what());
     } catch (const CLI::ParseError &error) {
         return usage_error(command, error.what());
     }

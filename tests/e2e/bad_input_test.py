@@ -209,6 +209,19 @@ class Programs(TracedTest):
                 self.assertEqual(len(run.stderr.splitlines()), 1, run.stderr)
         self.assertIn("locks", self.planloop("dev", "lokcs").stderr)
 
+    def test_an_option_given_twice_is_said_to_be(self):
+        for words in (
+            ["dev", "locks", "--session", "a", "--session", "b"],
+            ["dev", "locks", "--session=a", "--json", "--json", "--session=a"],
+            ["dev", "run", "--session", "a", "--session", "b", "--", "echo", "ran"],
+        ):
+            with self.subTest(words=words):
+                run = self.planloop(*words)
+                self.assertEqual((run.returncode, run.stdout), (2, ""))
+                self.assertRegex(run.stderr, r"\A[^\n]*--session is given 2 times[^\n]*\n\Z")
+        missing = self.planloop("dev", "locks", "--session", "a", "--session")
+        self.assertIn("--session needs a value", missing.stderr)
+
     def test_output_nobody_reads_is_no_crash(self):
         self.traced("flock", self.file(), "true")
         shown = subprocess.Popen(
