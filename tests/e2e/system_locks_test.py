@@ -1,6 +1,8 @@
 """`planloop dev locks --system`: locks, waiters and circular waits of programs that nobody traced."""
 
 import json
+import os
+import signal
 import subprocess
 import unittest
 from pathlib import Path
@@ -63,7 +65,7 @@ class System(TracedTest):
         script = 'exec 9>"$1"; flock 9; echo ready; read x; flock "$2" true; :'
         shells = [
             subprocess.Popen(["bash", "-c", script, "shell", str(files[i]), str(files[1 - i])],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
             for i in (0, 1)
         ]
         try:
@@ -89,7 +91,7 @@ class System(TracedTest):
             self.assertEqual([who["process"] for who in found[0]["participants"]], ["flock", "flock"])
         finally:
             for shell in shells:
-                shell.kill()
+                os.killpg(shell.pid, signal.SIGKILL)  # the flock(1) that it waits for, too
                 shell.wait()
                 shell.stdin.close()
                 shell.stdout.close()
