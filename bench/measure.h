@@ -13,7 +13,8 @@
 
 namespace planloop::bench {
 
-// `ring`: the shim as a flight recorder of one MiB, round which it goes several times. `strace_filtered`: with --seccomp-bpf.
+// `ring`: the shim as a flight recorder of one MiB, round which it goes several times. `strace_filtered`: with
+// --seccomp-bpf.
 enum class With : std::uint8_t { nothing, shim, ring, strace, strace_filtered };
 
 // What the spool of a measurement says.

@@ -138,7 +138,8 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
             return Error{fmt::format("{} is {}, not {}", option->name, option->choices, value)};
         }
     }
-    if (command.takes_program && !command.program_optional && arguments.program.empty()) return usage_error(command, "no program to run");
+    if (command.takes_program && !command.program_optional && arguments.program.empty())
+        return usage_error(command, "no program to run");
     return arguments;
 }
 

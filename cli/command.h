@@ -50,7 +50,7 @@ struct Command {
     std::string_view example;  // a command line
     std::string_view example_says;
     Result<int> (*run)(const Arguments &);
-    std::string_view operands{};  // what it wants besides options, for help: "ID", "ID ID"; one word each
+    std::string_view operands{};    // what it wants besides options, for help: "ID", "ID ID"; one word each
     bool program_optional = false;  // `-- CMD` may be missing
 };
 

@@ -1,5 +1,5 @@
-// planloop dev prune: gives back the room of recordings that are no longer wanted: deletes those that are old or too many,
-// compresses those that stay. Only `logs/` of a session goes, never a plan, and never what is being recorded.
+// planloop dev prune: gives back the room of recordings that are no longer wanted: deletes those that are old or too
+// many, compresses those that stay. Only `logs/` of a session goes, never a plan, and never what is being recorded.
 
 #include <fmt/format.h>
 #include <sys/stat.h>

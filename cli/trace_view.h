@@ -2,7 +2,8 @@
 // bottleneck.
 //
 // A span's own time is what none of its children account for; children of other threads may overlap, then it is 0. The
-// bottleneck is the span with the most own time that is not recording itself. Waiting for locks (spans named lock_wait) is a part of its own.
+// bottleneck is the span with the most own time that is not recording itself. Waiting for locks (spans named lock_wait)
+// is a part of its own.
 //
 // Units: ns. Threads: pure functions.
 #ifndef PLANLOOP_CLI_TRACE_VIEW_H

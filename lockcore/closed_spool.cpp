@@ -30,8 +30,8 @@ std::string_view base_of(std::string_view path) {
 }
 
 Error failure(std::string_view what, const std::string &path) {
-    return {fmt::format("cannot {} {}: {}", what, printable(path),
-                        std::strerror(errno))};  // NOLINT(concurrency-mt-unsafe)
+    return {
+        fmt::format("cannot {} {}: {}", what, printable(path), std::strerror(errno))};  // NOLINT(concurrency-mt-unsafe)
 }
 
 // The header of a spool, mapped for a scope.

@@ -1,10 +1,11 @@
-// Closing a spool: nobody writes into it any more, so that it can be compressed or deleted. A program that records later
-// makes a new one.
+// Closing a spool: nobody writes into it any more, so that it can be compressed or deleted. A program that records
+// later makes a new one.
 //
 // A spool may be closed only when no process has it mapped, since every one that has may write at any time. So closing
-// says in the spool's header that it is wanted, looks into /proc/PID/maps of all processes, and makes it final if nobody
-// took it back meanwhile (wire::Closing); then the file gets a name of its own at once: `locks-v2-<boot>-<when>.spool`.
-// The list of what has been exported from it (`logs/.<name>.exported`) goes by its new name too.
+// says in the spool's header that it is wanted, looks into /proc/PID/maps of all processes, and makes it final if
+// nobody took it back meanwhile (wire::Closing); then the file gets a name of its own at once:
+// `locks-v2-<boot>-<when>.spool`. The list of what has been exported from it (`logs/.<name>.exported`) goes by its new
+// name too.
 //
 // Errors: one line. Threads: safe. Signals: not async-signal-safe.
 #ifndef PLANLOOP_LOCKCORE_CLOSED_SPOOL_H

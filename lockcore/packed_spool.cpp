@@ -78,8 +78,8 @@ struct FreeContext {
 };
 
 Error failure(std::string_view what, const std::string &path) {
-    return {fmt::format("cannot {} {}: {}", what, printable(path),
-                        std::strerror(errno))};  // NOLINT(concurrency-mt-unsafe)
+    return {
+        fmt::format("cannot {} {}: {}", what, printable(path), std::strerror(errno))};  // NOLINT(concurrency-mt-unsafe)
 }
 
 }  // namespace
@@ -89,8 +89,7 @@ struct PackedSpool::Context {
     std::vector<char> frame;
 };
 
-PackedSpool::PackedSpool(int fd, std::uint64_t bytes)
-    : fd_(fd), bytes_(bytes), context_(std::make_unique<Context>()) {}
+PackedSpool::PackedSpool(int fd, std::uint64_t bytes) : fd_(fd), bytes_(bytes), context_(std::make_unique<Context>()) {}
 PackedSpool::~PackedSpool() = default;
 
 std::unique_ptr<PackedSpool> PackedSpool::open(int fd) {

@@ -1,5 +1,5 @@
-// A closed spool, compressed: read in place of the spool that it was made from, at any offset, without unpacking it as a
-// whole.
+// A closed spool, compressed: read in place of the spool that it was made from, at any offset, without unpacking it as
+// a whole.
 //
 // Layout: frames of the Zstandard format (RFC 8878), so that `zstd -d` gives the spool back.
 //
@@ -7,9 +7,9 @@
 //     a frame a block   kBlockBytes of the spool each, with a checksum; the last one may be shorter
 //     skippable frame   compressed bytes of each block, 32 bits; then kPackedEnd and how many they are
 //
-// Blocks stand for places of the file and not for chunks of it, so that nothing of the spool's own format is known here.
-// Unpacked blocks are kept, the latest used, within kCacheBytes. A block that is damaged reads as zeros; where the index
-// is lost, it is made anew from the frames' headers.
+// Blocks stand for places of the file and not for chunks of it, so that nothing of the spool's own format is known
+// here. Unpacked blocks are kept, the latest used, within kCacheBytes. A block that is damaged reads as zeros; where
+// the index is lost, it is made anew from the frames' headers.
 //
 // Errors: one line. Threads: one user at a time. Signals: not async-signal-safe.
 #ifndef PLANLOOP_LOCKCORE_PACKED_SPOOL_H
@@ -71,8 +71,8 @@ struct PackedSizes {
     std::uint64_t before = 0, after = 0;
 };
 
-// Writes the first `bytes` of `from` to the new file `to` (with its owner's rights and its time), which appears under its
-// name only when it is whole and on disk.
+// Writes the first `bytes` of `from` to the new file `to` (with its owner's rights and its time), which appears under
+// its name only when it is whole and on disk.
 Result<PackedSizes> pack_spool(const std::string &from, std::uint64_t bytes, const std::string &to);
 
 }  // namespace planloop

@@ -58,7 +58,7 @@ class EventPart {
     virtual ~EventPart() = default;
     virtual bool next(Event &event) = 0;  // false: no more for now
     virtual std::int64_t now_ns() const { return 0; }
-    virtual void poll() = 0;              // looks for more; only when following
+    virtual void poll() = 0;  // looks for more; only when following
     virtual void add_notes(SourceNotes &notes) const = 0;
 };
 
