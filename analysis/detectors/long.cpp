@@ -41,7 +41,7 @@ class LongDetector : public Detector {
         return finding;
     }
 
-    std::map<Index, Longest> by_lock;
+    std::map<Index, Longest> by_lock_;
 };
 
 class LongWait : public LongDetector {
@@ -60,7 +60,7 @@ class LongWait : public LongDetector {
                 if (wait_ns >= model().long_wait_ns) note(request, report.to_utc_ns, wait_ns, true);
             }
         }
-        for (const auto &[lock, longest] : by_lock) {
+        for (const auto &[lock, longest] : by_lock_) {
             Finding finding = describe("long_wait", lock, longest, report.from_utc_ns);
             finding.participants.front().waits_for = model().locks[lock].id;
             std::string &text = finding.summary;
@@ -83,7 +83,7 @@ class LongWait : public LongDetector {
 
   private:
     void note(const Request &request, std::int64_t now_ns, std::int64_t wait_ns, bool open) {
-        Longest &longest = by_lock[request.lock];
+        Longest &longest = by_lock_[request.lock];
         if (!longest.add(wait_ns)) return;
         longest.from_ns = now_ns - wait_ns;
         longest.to_ns = open ? -1 : now_ns;
@@ -120,7 +120,7 @@ class LongHold : public LongDetector {
                 }
             }
         }
-        for (const auto &[lock, longest] : by_lock) {
+        for (const auto &[lock, longest] : by_lock_) {
             Finding finding = describe("long_hold", lock, longest, report.from_utc_ns);
             // Many hold a lock for as long as they live, which is meant; whom it kept waiting, a wait tells.
             finding.severity = Severity::info;
@@ -138,7 +138,7 @@ class LongHold : public LongDetector {
 
   private:
     void note(const Hold &hold, std::int64_t now_ns, bool open) {
-        Longest &longest = by_lock[hold.lock];
+        Longest &longest = by_lock_[hold.lock];
         if (!longest.add(now_ns - hold.since_ns)) return;
         longest.from_ns = hold.since_ns;
         longest.to_ns = open ? -1 : now_ns;
