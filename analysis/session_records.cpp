@@ -106,7 +106,7 @@ template <class Take>
 void read_folder(const std::string &folder, std::string_view ending, std::vector<std::string> &notes,
                  const Take &take) {
     for (const std::string &name : list_records(folder, ending)) {
-        const std::string path = folder + '/' + name;
+        const std::string path = fmt::format("{}/{}", folder, name);
         const Result<std::string> content = read_record(path);
         if (!content) {
             notes.push_back(content.error().message);

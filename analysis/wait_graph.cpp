@@ -123,7 +123,7 @@ std::vector<Index> WaitGraph::cycle_through(Index thread) const {
 // whoever somebody running could free.
 class WaitGraph::Knot {
   public:
-    Knot(const WaitGraph &graph, const std::vector<Index> &members) : graph_(graph), model_(graph.model_) {
+    Knot(const WaitGraph &graph, const std::vector<Index> &members) : model_(graph.model_) {
         for (const Index member : members) add(member);
         std::size_t next = 0;  // expanding adds more
         while (next < threads_.size()) expand(threads_[next++]);
@@ -188,7 +188,6 @@ class WaitGraph::Knot {
         return never && all;
     }
 
-    const WaitGraph &graph_;
     const Model &model_;
     FlatMap places_;
     std::vector<Index> threads_;

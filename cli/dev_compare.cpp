@@ -136,7 +136,8 @@ std::string as_text(const Side (&sides)[2]) {
 }
 
 double ms(std::int64_t ns) {
-    return static_cast<double>(ns / 1000) / 1000;
+    const std::int64_t whole_us = ns / 1000;
+    return static_cast<double>(whole_us) / 1000;
 }
 
 std::string as_json(const Side (&sides)[2]) {

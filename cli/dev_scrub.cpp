@@ -159,7 +159,7 @@ Result<void> scrub_lines(const std::string &path, Scrubbed &done) {
 
 Result<void> scrub_documents(const std::string &folder, Scrubbed &done) {
     for (const std::string &name : list_records(folder, ".json")) {
-        const std::string path = folder + '/' + name;
+        const std::string path = fmt::format("{}/{}", folder, name);
         const auto document = read_record(path);
         if (!document) {
             say(fmt::format("{}: left as it is", document.error().message));

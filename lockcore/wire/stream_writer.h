@@ -194,7 +194,7 @@ inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &
     if (stream_ == 0) stream_ = spool.header().next_stream.fetch_add(1, std::memory_order_relaxed);
     auto *header = reinterpret_cast<ChunkHeader *>(memory);
     header->version = static_cast<std::uint16_t>(kFormatVersion);
-    header->clock = static_cast<std::uint16_t>(static_cast<std::uint32_t>(spool.clock()) | claim << 1);
+    header->clock = static_cast<std::uint16_t>(static_cast<std::uint32_t>(spool.clock()) | std::uint32_t{claim} << 1);
     header->offset = offset;
     header->bytes = static_cast<std::uint32_t>(bytes);
     header->process = who.process;
