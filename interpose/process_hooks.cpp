@@ -48,9 +48,8 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
                     .b = static_cast<std::uint64_t>(status)});
 }
 
-ForkRecord::ForkRecord() noexcept {
-    // Attached before the fork, since a stream's records stand in the order of their times.
-    concerns_locks_ = prepare_child() && enter(thread);
+// Attached before the fork, since a stream's records stand in the order of their times.
+ForkRecord::ForkRecord() noexcept : concerns_locks_(prepare_child() && enter(thread)) {
     if (concerns_locks_) before_ = process.spool.ticks();
 }
 

@@ -42,7 +42,7 @@ bool makes_copy(long number, long first, long second) noexcept {
     struct CloneArguments {  // clone3(2), as far as it matters here
         std::uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack;
     };
-    std::uint64_t flags = static_cast<std::uint64_t>(first);
+    auto flags = static_cast<std::uint64_t>(first);
     bool same_stack = second == 0;
     if (number == SYS_clone3) {
         const auto *arguments = reinterpret_cast<const CloneArguments *>(first);
