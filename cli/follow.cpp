@@ -23,8 +23,8 @@
 #include "analysis/source/event_source.h"
 #include "cli/live_watch.h"
 #include "cli/output.h"
-#include "cli/process_status.h"
 #include "lockcore/descriptor.h"
+#include "lockcore/process_status.h"
 #include "lockcore/wire/spool_format.h"
 
 namespace planloop::cli {

@@ -15,9 +15,9 @@
 
 #include "analysis/render/names.h"
 #include "analysis/source/thread_look.h"
-#include "cli/process_status.h"
 #include "lockcore/clock.h"
 #include "lockcore/lock_id.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::cli {
 namespace {

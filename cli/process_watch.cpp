@@ -11,7 +11,7 @@
 #include <cstring>
 #include <utility>
 
-#include "cli/process_status.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::cli {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "cli/process_status.h"
 #include "lockcore/clock.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::cli {
 

@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "cli/process_status.h"
 #include "lockcore/clock.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::cli {
 namespace {
@@ -133,7 +133,7 @@ void SupervisedSpool::write_sharer(const SharedDescription &shared, pid_t pid, i
         body.start_time = status->start_time;
         body.parent_pid = status->parent;
     }
-    const std::string command = command_line(pid);
+    const std::string command = command_line_of(pid);
     const wire::TextPiece pieces[] = {{&body, sizeof(body)}, {command.c_str(), command.size() + 1}};
     wire::Record *record = stream_.claim_with_text(writer_, identity_, pieces, 2);
     if (record == nullptr) return;

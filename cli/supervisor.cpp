@@ -13,10 +13,10 @@
 #include <cstring>
 #include <optional>
 
-#include "cli/process_status.h"
 #include "cli/process_watch.h"
 #include "cli/share_scan.h"
 #include "lockcore/descriptor.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::cli {
 namespace {

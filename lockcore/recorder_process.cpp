@@ -8,14 +8,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lockcore/process_status.h"
 #include "lockcore/recorder.h"
 #include "lockcore/trace_id.h"
 #include "lockcore/wire/size_text.h"
@@ -86,33 +85,10 @@ const wire::ShimLink *find_shim(bool &unknown_version) noexcept {
     return unknown_version ? nullptr : link;
 }
 
-std::string read_file(const char *path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
 std::string read_link(const char *path) {
     char target[4096];
     const ssize_t length = readlink(path, target, sizeof(target));
     return {target, length > 0 ? static_cast<std::size_t>(length) : 0};
-}
-
-// Field 22 of /proc/self/stat; field 2 may hold spaces and parentheses, so count from its last ')'.
-std::uint64_t start_time() {
-    const std::string text = read_file("/proc/self/stat");
-    std::size_t at = text.rfind(')');
-    for (int field = 2; field < 22 && at != std::string::npos; ++field) at = text.find(' ', at + 1);
-    return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at, nullptr, 10);
-}
-
-std::string command_line() {
-    constexpr std::size_t kMost = 4096;
-    std::string text = read_file("/proc/self/cmdline").substr(0, kMost);
-    while (!text.empty() && text.back() == '\0') text.pop_back();
-    for (char &c : text) {
-        if (c == '\0') c = ' ';
-    }
-    return text;
 }
 
 void write_portrait(wire::StreamWriter &stream, const wire::WriterIdentity &who, std::uint8_t flags) noexcept {
@@ -130,10 +106,10 @@ void introduce(std::uint32_t parent_process, std::uint32_t mark) {
     wire::ProcessBody body{};
     body.pid = process.identity.pid;
     body.parent_pid = getppid();
-    body.start_time = start_time();
+    body.start_time = own_process_status().value_or(ProcessStatus()).start_time;
     body.uid = getuid();
     body.parent_process = parent_process;
-    const std::string texts[] = {command_line(), read_link("/proc/self/exe"), read_link("/proc/self/cwd"),
+    const std::string texts[] = {own_command_line(), read_link("/proc/self/exe"), read_link("/proc/self/cwd"),
                                  process_trace_id(), std::string()};
     std::string &portrait = kept().portrait;
     portrait.assign(reinterpret_cast<const char *>(&body), sizeof(body));

@@ -12,12 +12,12 @@
 #include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "lockcore/clock.h"
 #include "lockcore/jsonl.h"
+#include "lockcore/process_status.h"
 
 namespace planloop {
 namespace {
@@ -153,19 +153,14 @@ std::string LockHolder::description() const {
 }
 
 bool process_was_there(pid_t pid, std::int64_t utc_ns) {
-    const auto stat_text = read_small(fmt::format("/proc/{}/stat", pid));
-    if (!stat_text) return false;
-    std::size_t at = stat_text->rfind(')');
-    if (at == std::string::npos || at + 2 >= stat_text->size()) return false;
-    if ((*stat_text)[at + 2] == 'Z' || (*stat_text)[at + 2] == 'X') return false;  // its locks are gone already
+    const std::optional<ProcessStatus> status = process_status(pid);
+    if (!status || status->ended()) return false;
     if (utc_ns == 0) return true;
-    for (int field = 2; field < 22 && at != std::string::npos; ++field) at = stat_text->find(' ', at + 1);
-    if (at == std::string::npos) return true;
     timespec since_boot{};
     ::clock_gettime(CLOCK_BOOTTIME, &since_boot);
     const std::int64_t boot_ns = utc_now_ns() - (since_boot.tv_sec * kSecond + since_boot.tv_nsec);
-    const std::int64_t ticks = std::strtoll(stat_text->c_str() + at, nullptr, 10);
-    const std::int64_t started_ns = boot_ns + ticks * (kSecond / ::sysconf(_SC_CLK_TCK));
+    const std::int64_t started_ns =
+        boot_ns + static_cast<std::int64_t>(status->start_time) * (kSecond / ::sysconf(_SC_CLK_TCK));
     constexpr std::int64_t kClockWasSetNs = 2 * kSecond;
     return started_ns <= utc_ns + kClockWasSetNs;
 }

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "lockcore/clock.h"
+#include "lockcore/process_status.h"
 #include "lockcore/record_files.h"
 #include "lockcore/trace_id.h"
 #include "lockcore/wire/ticks.h"
@@ -113,17 +114,7 @@ std::string text_in(const char (&from)[size]) {
 
 // Clock ticks after boot; 0: no such process.
 std::uint64_t start_of_process(std::int32_t pid) {
-    const int fd = ::open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    char text[1024];
-    const ssize_t got = ::read(fd, text, sizeof(text) - 1);
-    ::close(fd);
-    if (got <= 0) return 0;
-    text[got] = '\0';
-    // The name may hold anything: fields are counted from its last ')'. Start time is the 22nd, proc(5).
-    const char *at = std::strrchr(text, ')');
-    for (int field = 2; at != nullptr && field < 22; ++field) at = std::strchr(at + 1, ' ');
-    return at == nullptr ? 0 : std::strtoull(at + 1, nullptr, 10);
+    return process_status(pid).value_or(ProcessStatus()).start_time;
 }
 
 bool may_grow_to(std::size_t bytes) {

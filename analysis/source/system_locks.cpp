@@ -17,6 +17,7 @@
 #include "analysis/source/event_part.h"
 #include "analysis/source/proc_text.h"
 #include "analysis/source/thread_look.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::analysis {
 namespace {
@@ -113,22 +114,15 @@ std::uint32_t Snapshot::file_number(const LockLine &line) {
 
 void Snapshot::read_processes() {
     for (const std::int32_t pid : numbers_in("/proc").value_or(std::vector<std::int32_t>{})) {
-        const std::optional<std::string> stat = read_proc(fmt::format("/proc/{}/stat", pid));
-        const std::size_t name_end = stat ? stat->rfind(')') : std::string::npos;
-        const std::size_t name_begin = stat ? stat->find('(') : std::string::npos;
-        if (name_end == std::string::npos || name_begin == std::string::npos || pid == ::getpid()) continue;
+        if (pid == ::getpid()) continue;
+        const std::optional<ProcessStatus> status = process_status(pid);
+        if (!status) continue;
         SeenProcess &process = processes_[pid];
-        std::string_view rest = std::string_view(*stat).substr(name_end + 1);
-        take_word(rest);  // field 3, the state
         process.info.pid = pid;
-        process.info.parent_pid = static_cast<std::int32_t>(to_number(take_word(rest)).value_or(0));
-        std::string_view start;
-        for (int field = 5; field <= 22; ++field) start = take_word(rest);
-        process.info.start_time = static_cast<std::uint64_t>(to_number(start).value_or(0));
-        process.info.name = stat->substr(name_begin + 1, name_end - name_begin - 1);
-        std::string command = read_proc(fmt::format("/proc/{}/cmdline", pid)).value_or("");
-        while (!command.empty() && command.back() == '\0') command.pop_back();
-        std::replace(command.begin(), command.end(), '\0', ' ');
+        process.info.parent_pid = status->parent;
+        process.info.start_time = status->start_time;
+        process.info.name = status->name;
+        const std::string command = command_line_of(pid);
         process.info.command_line = command;
         if (!command.empty()) process.info.name = process_name(command, {});
         read_descriptors(process);
