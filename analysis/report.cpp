@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "analysis/critical_path.h"
+#include "analysis/filter.h"
 #include "analysis/ownership.h"
 #include "analysis/passes.h"
 #include "analysis/site_statistics.h"
@@ -201,7 +202,12 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     model.long_wait_ns = options.long_wait_ns;
     model.long_hold_ns = options.long_hold_ns;
     model.listener = options.listener;
-    Timeline timeline(model, sink, vain_waits, options.longest_delay_ns, options.timeline_call_sites);
+    Shown shown(options.filter);
+    const TimelineSink chosen = [&](const TimelineEntry &entry) {
+        if (shown.entry(entry) && sink) sink(entry);
+    };
+    Timeline timeline(model, options.filter.empty() ? sink : chosen, vain_waits, options.longest_delay_ns,
+                      options.timeline_call_sites);
     Passes passes(model);
     SiteStatistics sites(model);
     CriticalPaths paths(model);
@@ -214,6 +220,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     for (bool first = true; source.next(event); first = false) {
         if (first) {
             report.from_utc_ns = event.t_ns;
+            shown.begin_at(event.t_ns);
             timeline.start_at(event.t_ns);
         }
         report.to_utc_ns = event.t_ns;
@@ -242,6 +249,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
         if (a.severity != b.severity) return a.severity > b.severity;
         return std::tie(a.from_ns, a.kind, a.summary) < std::tie(b.from_ns, b.kind, b.summary);
     });
+    shown.narrow(report);
     return report;
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "analysis/event.h"
+#include "analysis/filter.h"
 
 namespace planloop::analysis {
 
@@ -205,6 +206,8 @@ struct Report {
     std::vector<LockOrder> order;    // by ids; of the first 20,000 pairs of ranges
     std::vector<Finding> findings;   // by severity, then time
     std::vector<std::string> notes;  // what could not be read or is not known, one line each
+    std::string shown;               // Filter::words; empty: this is everything
+    std::uint64_t findings_not_shown = 0;
 };
 
 // A circular wait that is in force, as far as has been read.
@@ -239,6 +242,7 @@ struct AnalysisOptions {
     // Waits and holds that last at least this long are findings.
     std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
     DeadlockListener *listener = nullptr;  // borrowed
+    Filter filter = {};                    // what the sink and the report are told; the listener is told everything
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until
     // they come. Not for longer than this, in recorded time; 0: as long as it takes, within bounded memory.
     std::int64_t longest_delay_ns = 0;
@@ -249,7 +253,8 @@ struct AnalysisOptions {
 //
 // `vain_waits` gets each wait that brought no lock, in no certain order: with the lock_acquired entries they are what
 // LockRow::wait sums up. An entry is of kind lock_failed; `wait_ns` is all of the wait, a series of tries counting as
-// one; `error` 0 stands for a wait that lasts until the end of the recording, ECANCELED for one whose process ended.
+// one; `error` 0 stands for a wait that lasts until the end of the recording, ECANCELED for one whose process ended. It
+// gets all of them, whatever the filter.
 Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink = {},
                const TimelineSink &vain_waits = {});
 

@@ -80,6 +80,37 @@ class Joiner {
     std::unordered_map<std::uint64_t, Acquisition> open_;  // by entry
 };
 
+// A call is told whole or not at all, by all the time that it waited and held.
+class Chosen : public Exporter {
+  public:
+    Chosen(Exporter &exporter, const Filter &filter) : exporter_(exporter), all_(filter.empty()), shown_(filter) {}
+
+    void entry(const TimelineEntry &entry) override {
+        begin(entry);
+        if (all_ || shown_.entry(entry)) exporter_.entry(entry);
+    }
+    void acquisition(const Acquisition &taken) override {
+        if (all_ || shown_.call(taken.call, taken.requested_utc_ns(), taken.ended_utc_ns()))
+            exporter_.acquisition(taken);
+    }
+    void vain_wait(const TimelineEntry &wait) override {
+        begin(wait);
+        if (all_ || shown_.call(wait, wait.utc_ns - wait.wait_ns, wait.utc_ns)) exporter_.vain_wait(wait);
+    }
+    void narrow(Report &report) const { shown_.narrow(report); }
+    void finish(const Report & /*report*/) override {}
+
+  private:
+    // The first event is no lock call mostly, but each call knows when it was.
+    void begin(const TimelineEntry &entry) {
+        if (!std::exchange(begun_, true)) shown_.begin_at(entry.utc_ns - entry.t_ns);
+    }
+
+    Exporter &exporter_;
+    bool all_, begun_ = false;
+    Shown shown_;
+};
+
 }  // namespace
 
 std::span<const Format> formats() {
@@ -95,12 +126,15 @@ const Format *find_format(std::string_view name) {
 Report export_session(EventSource &source, AnalysisOptions options, const Format &format, const SessionRecords &records,
                       const Write &write) {
     options.timeline_call_sites = true;
+    const Filter filter = std::exchange(options.filter, {});
     const std::unique_ptr<Exporter> exporter = format.make(write);
-    Joiner joiner(*exporter);
+    Chosen chosen(*exporter, filter);
+    Joiner joiner(chosen);
     Report report = analyse(
         source, options, [&](const TimelineEntry &entry) { joiner.add(entry); },
-        [&](const TimelineEntry &wait) { exporter->vain_wait(wait); });
+        [&](const TimelineEntry &wait) { chosen.vain_wait(wait); });
     joiner.finish(report);
+    chosen.narrow(report);
     if (format.wants_records) exporter->records(records);
     exporter->finish(report);
     return report;
