@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,11 +11,11 @@
 
 #include "analysis/export/format.h"
 #include "analysis/source/event_source.h"
+#include "cli/analysis_options.h"
 #include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/output_file.h"
-#include "cli/session_liveness.h"
 #include "lockcore/session.h"
 
 namespace planloop::cli {
@@ -61,10 +60,7 @@ Result<int> run_dev_export(const Arguments &arguments) {
     if (!source) return source.error();
     Result<OutputFile> out = OutputFile::open(path, arguments.has("--force"));
     if (!out) return out.error();
-    analysis::AnalysisOptions options;
-    options.session = session->id;
-    options.alive = liveness_of(*session);
-    options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+    const analysis::AnalysisOptions options = options_for(*session);
     analysis::SessionRecords records;
     if ((*format)->wants_records) records = analysis::read_session_records(*session);
     const analysis::Report report = analysis::export_session(**source, options, **format, records,

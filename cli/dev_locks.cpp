@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -16,11 +15,11 @@
 #include "analysis/render/text.h"
 #include "analysis/report.h"
 #include "analysis/source/event_source.h"
+#include "cli/analysis_options.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"
 #include "cli/follow.h"
 #include "cli/output.h"
-#include "cli/session_liveness.h"
 #include "cli/system_locks.h"
 #include "lockcore/session.h"
 
@@ -114,10 +113,7 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     }
     const Result<Session> session = find_session(arguments.value("--session").value_or("latest"));
     if (!session) return session.error();
-    analysis::AnalysisOptions options;
-    options.session = session->id;
-    options.alive = liveness_of(*session);
-    options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+    analysis::AnalysisOptions options = options_for(*session);
     if (const Result<void> set = set_thresholds(arguments, options); !set) return set.error();
     if (arguments.has("--follow") && (arguments.has("--waiting") || arguments.has("--summary")))
         return Error{"--follow shows the timeline; it goes with neither --waiting nor --summary"};

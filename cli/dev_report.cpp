@@ -1,6 +1,5 @@
 // planloop dev report: a session as one HTML file.
 
-#include <chrono>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -9,9 +8,9 @@
 #include "analysis/report.h"
 #include "analysis/session_records.h"
 #include "analysis/source/event_source.h"
+#include "cli/analysis_options.h"
 #include "cli/command.h"
 #include "cli/output_file.h"
-#include "cli/session_liveness.h"
 #include "lockcore/session.h"
 
 namespace planloop::cli {
@@ -21,10 +20,7 @@ Result<int> run_dev_report(const Arguments &arguments) {
     if (!session) return session.error();
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(*session);
     if (!source) return source.error();
-    analysis::AnalysisOptions options;
-    options.session = session->id;
-    options.alive = liveness_of(*session);
-    options.now_utc_ns = std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+    analysis::AnalysisOptions options = options_for(*session);
     options.timeline_call_sites = true;
     Result<OutputFile> out = OutputFile::open(arguments.value("-o"), arguments.has("--force"));
     if (!out) return out.error();

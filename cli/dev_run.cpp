@@ -20,13 +20,13 @@
 
 #include "analysis/render/text.h"
 #include "analysis/source/event_source.h"
+#include "cli/analysis_options.h"
 #include "cli/child.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"
 #include "cli/output.h"
 #include "cli/preload_library.h"
 #include "cli/program.h"
-#include "cli/session_liveness.h"
 #include "cli/supervised_spool.h"
 #include "cli/supervisor.h"
 #include "lockcore/record_files.h"
@@ -102,9 +102,7 @@ std::optional<analysis::Report> final_report(const Session &session, const LiveE
         say(source.error().message);
         return std::nullopt;
     }
-    analysis::AnalysisOptions options;
-    options.session = session.id;
-    options.alive = liveness_of(session);
+    analysis::AnalysisOptions options = options_for(session);
     options.named_call_sites = 0;
     return analysis::analyse(**source, options);
 }

@@ -16,10 +16,10 @@
 #include "analysis/render/names.h"
 #include "analysis/source/event_part.h"
 #include "analysis/source/event_source.h"
+#include "cli/analysis_options.h"
 #include "cli/exported_events.h"
 #include "cli/live_watch.h"
 #include "cli/output.h"
-#include "cli/session_liveness.h"
 #include "lockcore/jsonl.h"
 #include "lockcore/spool_reader.h"
 
@@ -256,12 +256,10 @@ void LiveExport::Shared::follow() {
     LiveWatch watch([this](const analysis::Finding &deadlock) { tell(deadlock); });
     FollowedSource followed(std::move(*source), control, lines ? &*lines : nullptr,
                             wanted.tell_deadlocks ? &watch : nullptr);
-    analysis::AnalysisOptions options;
+    analysis::AnalysisOptions options = options_for(session);
     if (wanted.tell_deadlocks) options.listener = &watch;
     options.longest_delay_ns = kLongestDelayNs;
     options.named_call_sites = 0;  // what is said at the end of a run needs none
-    options.session = session.id;
-    options.alive = liveness_of(session);
     analysis::TimelineSink sink;
     if (lines) {
         sink = [&](const analysis::TimelineEntry &entry) {

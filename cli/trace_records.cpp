@@ -7,9 +7,9 @@
 
 #include "analysis/render/escape.h"
 #include "analysis/source/event_source.h"
+#include "cli/analysis_options.h"
 #include "cli/json_lines.h"
 #include "cli/record_lookup.h"
-#include "cli/session_liveness.h"
 #include "cli/trace_view.h"
 #include "lockcore/clock.h"
 #include "lockcore/record_files.h"
@@ -48,10 +48,7 @@ bool pass_over_locks(TraceRecords &records, const analysis::TimelineSink &sink) 
         records.notes.push_back(source.error().message);
         return false;
     }
-    analysis::AnalysisOptions options;
-    options.session = records.session.id;
-    options.alive = liveness_of(records.session);
-    options.now_utc_ns = utc_now_ns();
+    const analysis::AnalysisOptions options = options_for(records.session);
     static_cast<void>(analysis::analyse(**source, options, sink));
     return true;
 }

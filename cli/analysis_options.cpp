@@ -1,11 +1,16 @@
-#include "cli/session_liveness.h"
+#include "cli/analysis_options.h"
 
 #include <fmt/format.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
 
 #include "lockcore/clock.h"
 #include "lockcore/process_status.h"
 
 namespace planloop::cli {
+namespace {
 
 std::function<bool(std::int32_t pid, std::uint64_t start_time)> liveness_of(const Session &session) {
     const BootId boot = boot_id();
@@ -16,6 +21,16 @@ std::function<bool(std::int32_t pid, std::uint64_t start_time)> liveness_of(cons
     }
     if (!of_this_boot) return [](std::int32_t, std::uint64_t) { return false; };
     return [](std::int32_t pid, std::uint64_t start_time) { return process_runs(pid, start_time); };
+}
+
+}  // namespace
+
+analysis::AnalysisOptions options_for(const Session &session) {
+    analysis::AnalysisOptions options;
+    options.session = session.id;
+    options.alive = liveness_of(session);
+    options.now_utc_ns = utc_now_ns();
+    return options;
 }
 
 }  // namespace planloop::cli
