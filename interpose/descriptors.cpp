@@ -1,5 +1,6 @@
 #include "interpose/descriptors.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -305,7 +306,10 @@ std::uint32_t posix_locked_file(int fd) noexcept {
     struct stat status {};
     if (!posix_locks_taken.load(std::memory_order_relaxed) || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return 0;
     const std::uint32_t number = posix_locked_file(status.st_dev, status.st_ino);
-    if (number != 0 || !posix_locks_forgotten.load(std::memory_order_relaxed)) return number;
+    if (number == 0 && !posix_locks_forgotten.load(std::memory_order_relaxed)) return 0;
+    const long flags = wire::raw_syscall(SYS_fcntl, fd, F_GETFL);
+    if (flags >= 0 && (flags & O_PATH) != 0) return 0;  // fs/open.c filp_flush(): its close drops no locks
+    if (number != 0) return number;
     // It may be one of the files that there was no room to remember: named anew, the analysis knows whether it is.
     Thread &me = thread;
     if (known_file(status.st_dev, status.st_ino) != nullptr || !S_ISREG(status.st_mode) || !enter(me)) return 0;

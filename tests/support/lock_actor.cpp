@@ -10,11 +10,13 @@
 // connection of their own. The connection closed by the test ends the thread that serves it, and with the main thread
 // the process.
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
 #include <shadow.h>
 #include <spawn.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -98,9 +100,9 @@ int connect_to_test() {
 
 void serve(int control);
 
-// open PATH [rdonly] [cloexec]
+// open PATH [rdonly|opath] [cloexec]
 Answer do_open(const Words &words) {
-    const int access = has(words, "rdonly") ? O_RDONLY : O_RDWR | O_CREAT;
+    const int access = has(words, "rdonly") ? O_RDONLY : has(words, "opath") ? O_PATH : O_RDWR | O_CREAT;
     const int flags = access | (has(words, "cloexec") ? O_CLOEXEC : 0);
     return measured([&] { return open(words.at(1).c_str(), flags, 0600); });
 }
@@ -198,6 +200,10 @@ Answer do_closefrom(const Words &words) {
         // All but the connection, which lies high.
         if (words[0] == "close_range_to_control")
             return close_range(static_cast<unsigned>(first), kLowestControlFd - 1, 0);
+        if (words[0] == "closefrom_above_control") {
+            closefrom(first);
+            return 0;
+        }
         const pid_t child = fork();  // closefrom(3) has no upper end, so a child without a connection calls it
         if (child == 0) {
             closefrom(first);
@@ -267,6 +273,43 @@ Answer do_send(const Words &words) {
     close(connection);
     return answer;
 }
+
+// park FD: sends it into a socket pair of this process's own, where it stays in flight.  fetch: receives it.
+int *parking() {
+    constexpr int kParkingFd = 800;  // below the connection: forked children keep it
+    static int ends[2] = {-1, -1};
+    if (ends[0] == -1 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0) {
+        for (int &end : ends) {
+            const int low = end;
+            end = fcntl(low, F_DUPFD_CLOEXEC, kParkingFd);
+            close(low);
+        }
+    }
+    return ends;
+}
+Answer do_park(const Words &words) {
+    int fd = fd_of(words, 1);
+    const int *ends = parking();
+    return measured([&] { return pass(ends[0], fd, true); });
+}
+Answer do_fetch(const Words & /*words*/) {
+    int fd = -1;
+    const int *ends = parking();
+    return measured([&] { return pass(ends[1], fd, false); });
+}
+
+// map FD: the first page of the file, which must not be empty.  unmap
+Answer do_map(const Words &words) {
+    constexpr std::size_t kPageBytes = 4096;
+    static void *mapped = nullptr;
+    const int fd = fd_of(words, 1);
+    if (words[0] == "unmap") return measured([] { return munmap(mapped, kPageBytes); });
+    return measured([&] {
+        mapped = mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, fd, 0);
+        return mapped == MAP_FAILED ? -1 : 0;
+    });
+}
+
 // freopen FD PATH: closes the descriptor and opens another file
 Answer do_freopen(const Words &words) {
     FILE *const stream = fdopen(fd_of(words, 1), "r+");
@@ -359,8 +402,8 @@ int serve_as_child(void * /*unused*/) {
     std::exit(0);
 }
 
-// As fork, by other calls: clone, sys_fork, sys_clone. And clone_vm: a child in our memory with its own descriptors, as
-// posix_spawn makes them, which closes FD and becomes a new program image.
+// As fork, by other calls: clone, sys_fork, sys_clone, sys_clone3. And clone_vm: a child in our memory with its own
+// descriptors, as posix_spawn makes them, which closes FD and becomes a new program image.
 Answer do_clone(const Words &words) {
     constexpr std::size_t kStackBytes = 256 * 1024;
     static char *const stack = new char[kStackBytes];
@@ -379,7 +422,11 @@ Answer do_clone(const Words &words) {
                 },
                 top, CLONE_VM | CLONE_VFORK | SIGCHLD, nullptr);
         }
-        const long child = words[0] == "sys_fork" ? syscall(SYS_fork) : syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        clone_args arguments{};
+        arguments.exit_signal = SIGCHLD;
+        const long child = words[0] == "sys_fork"     ? syscall(SYS_fork)
+                           : words[0] == "sys_clone3" ? syscall(SYS_clone3, &arguments, sizeof(arguments))
+                                                      : syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
         if (child == 0) serve_as_child(nullptr);
         return child;
     });
@@ -482,6 +529,11 @@ constexpr Command kCommands[] = {
     {"cancel_waiter", do_cancel_waiter},
     {"closefrom", do_closefrom},
     {"close_range_to_control", do_closefrom},
+    {"closefrom_above_control", do_closefrom},
+    {"park", do_park},
+    {"fetch", do_fetch},
+    {"map", do_map},
+    {"unmap", do_map},
     {"limit", do_limit},
     {"send", do_send},
     {"receive", do_receive},
@@ -489,6 +541,7 @@ constexpr Command kCommands[] = {
     {"clone_vm", do_clone},
     {"sys_fork", do_clone},
     {"sys_clone", do_clone},
+    {"sys_clone3", do_clone},
     {"spawn_moving", do_spawn_moving},
     {"sys_exec", do_exec},
     {"sys_execveat", do_exec},
