@@ -65,6 +65,7 @@ enum Hook : unsigned {
     kChildWait = 256,
     kRequested = 512,
 };
+inline constexpr std::size_t kHooks = 10;
 
 class Observer {
   public:
@@ -83,7 +84,7 @@ class Observer {
     virtual void nothing_unlocked(Index /*lock*/, const Event & /*event*/) {}
     virtual void decided(std::uint64_t /*ticket*/, Reason /*reason*/, EndCertainty /*certainty*/) {}
     virtual void child_wait_begun(Index /*process*/) {}
-    virtual void event(const Event & /*event*/) {}  // each one, before it is applied
+    virtual void event(const Event & /*event*/) {}  // each one that is no lock call, before it is applied
 };
 
 class Detector : public Observer {

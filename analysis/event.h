@@ -35,6 +35,10 @@ enum class EventKind : std::uint8_t {
     not_traced,  // a program started in which the shim cannot be: `pid`, `other`: wire::NotTracedCause
 };
 
+constexpr bool is_lock_call(EventKind kind) noexcept {
+    return kind <= EventKind::lock_released;
+}
+
 struct Event {
     std::int64_t t_ns = 0;  // since the Unix epoch, UTC, on one monotonic scale for the whole session
     EventKind kind{};

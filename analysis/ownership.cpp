@@ -17,7 +17,7 @@ bool refused(const Request &request, int error) noexcept {
 
 void Ownership::apply(const Event &event) {
     model_.now_ns = event.t_ns;
-    observer_.event(event);
+    if (!is_lock_call(event.kind)) observer_.event(event);
     if (event.kind == EventKind::not_traced) return process_left_sight(event);
     if (event.kind == EventKind::process_started) return process_started(event);
     if (event.kind == EventKind::process_ended) return process_ended(event);
@@ -127,9 +127,9 @@ void Ownership::lock_acquired(const Event &event, Index process) {
         holds_.give_back(request.lock, request.owner, request.first, request.last, ended_by(event, Reason::converted));
     observer_.request_done(index, end);
     // As long as the request is listed, the hold would stand in its own way.
-    const Request taken = request;
-    waits_.end(index);
-    if (taken.owner != kNone) holds_.take(taken);
+    waits_.withdraw(index);
+    if (request.owner != kNone) holds_.take(request);
+    model_.requests.release(index);
 }
 
 void Ownership::lock_failed(const Event &event, Index process) {

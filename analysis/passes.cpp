@@ -51,8 +51,9 @@ std::vector<std::string_view> finding_kinds() {
 
 Passes::Passes(const Model &model) {
     for (const Pass &pass : kPasses) {
-        hooks_ |= pass.hooks;
-        detectors_.emplace_back(pass.hooks, pass.make(model));
+        detectors_.push_back(pass.make(model));
+        for (std::size_t place = 0; place < kHooks; ++place)
+            if ((pass.hooks >> place & 1) != 0) listeners_[place].push_back(detectors_.back().get());
     }
 }
 
@@ -88,7 +89,7 @@ void Passes::event(const Event &event) {
 }
 
 void Passes::finish(Report &report, const SourceNotes &notes) {
-    for (auto &[hooks, detector] : detectors_) detector->finish(report, notes);
+    for (const auto &detector : detectors_) detector->finish(report, notes);
 }
 
 }  // namespace planloop::analysis

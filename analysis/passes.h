@@ -2,9 +2,11 @@
 #ifndef PLANLOOP_ANALYSIS_PASSES_H
 #define PLANLOOP_ANALYSIS_PASSES_H
 
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <memory>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "analysis/detector.h"
@@ -33,13 +35,13 @@ class Passes : public Observer {
 
   private:
     template <class Call>
-    void each(unsigned hook, Call call) {
-        if ((hooks_ & hook) == 0) return;
-        for (auto &[wants, detector] : detectors_)
-            if ((wants & hook) != 0) call(*detector);
+    void each(Hook hook, Call call) {
+        for (Detector *detector : listeners_[place_of(hook)]) call(*detector);
     }
-    unsigned hooks_ = 0;
-    std::vector<std::pair<unsigned, std::unique_ptr<Detector>>> detectors_;
+    static std::size_t place_of(Hook hook) { return static_cast<std::size_t>(std::countr_zero(unsigned{hook})); }
+
+    std::vector<std::unique_ptr<Detector>> detectors_;
+    std::array<std::vector<Detector *>, kHooks> listeners_;  // by the number of a hook's bit
 };
 
 }  // namespace planloop::analysis

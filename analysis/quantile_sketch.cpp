@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::uint32_t kSubBits = 6;
 constexpr std::uint32_t kSub = 1u << kSubBits;
+constexpr std::uint32_t kMostCounted = std::numeric_limits<std::uint32_t>::max();
 
 // Values below 64 have a bucket each; above, the highest bit and the six that follow name the bucket.
 std::uint32_t bucket_of(std::uint64_t value) noexcept {
@@ -34,10 +35,15 @@ void QuantileSketch::add(std::int64_t ns) {
     ++count_;
     total_ += ns;
     const std::uint32_t number = bucket_of(static_cast<std::uint64_t>(ns));
+    if (latest_ < buckets_.size() && buckets_[latest_].number == number && buckets_[latest_].count < kMostCounted) {
+        ++buckets_[latest_].count;
+        return;
+    }
     auto at = std::lower_bound(buckets_.begin(), buckets_.end(), number,
                                [](const Bucket &bucket, std::uint32_t wanted) { return bucket.number < wanted; });
     if (at == buckets_.end() || at->number != number) at = buckets_.insert(at, Bucket{number, 0});
-    if (at->count != std::numeric_limits<std::uint32_t>::max()) ++at->count;
+    if (at->count != kMostCounted) ++at->count;
+    latest_ = static_cast<std::size_t>(at - buckets_.begin());
 }
 
 std::int64_t QuantileSketch::quantile(double q) const {

@@ -28,6 +28,7 @@ class QuantileSketch {
         std::uint32_t count;
     };
     std::vector<Bucket> buckets_;  // by number
+    std::size_t latest_ = 0;       // place of the one that was counted last: durations repeat
     std::uint64_t count_ = 0;
     std::int64_t total_ = 0, min_ = 0, max_ = 0;
 };

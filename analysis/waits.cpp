@@ -273,7 +273,7 @@ void Waits::park(Index index, std::int64_t now_ns) {
     thread.polls.front() = index;
 }
 
-void Waits::end(Index index) {
+void Waits::withdraw(Index index) {
     Request &request = model_.requests[index];
     if (request.bridge) culprits_.settle_behind(request.process);
     Thread &thread = model_.table.thread(request.thread);
@@ -292,7 +292,6 @@ void Waits::end(Index index) {
         model_.requests[last].place_in_domain = request.place_in_domain;
         waiters.pop_back();
     }
-    model_.requests.release(index);
 }
 
 void Waits::expire(Index index) {

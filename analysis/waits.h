@@ -36,7 +36,11 @@ class Waits {
     // A wait that is over, in the statistics.
     void count(Request &request, const WaitEnd &end);
     void park(Index request, std::int64_t now_ns);  // may go on
-    void end(Index request);                        // takes it out of everything
+    void end(Index request) {                       // takes it out of everything; it is no more
+        withdraw(request);
+        model_.requests.release(request);
+    }
+    void withdraw(Index request);  // the same, but it may be looked at until it is released
     // The process is about to end, to become another program, or to begin or end a wait for a child.
     void before_process_changes(Index process);
     void before_descriptor_closes(Index description) {

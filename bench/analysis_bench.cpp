@@ -66,8 +66,10 @@ class GeneratedSession {
         introduce(thread, wire::RecordKind::process, process,
                   "worker --its arguments\0/usr/bin/worker\0/tmp\0tr_20261122080000_abcdef\0worker");
         for (std::uint32_t lock = thread * kLocksOfAThread; lock < (thread + 1) * kLocksOfAThread; ++lock) {
-            introduce(thread, wire::RecordKind::file, wire::FileBody{lock + 1, 0100644, 1, 1000 + lock, 0},
-                      "/tmp/lock");
+            char path[] = "/tmp/lock-0000";  // one path for several files would be a finding
+            for (std::size_t digit = sizeof(path) - 2, rest = lock; rest > 0; rest /= 10, --digit)
+                path[digit] = static_cast<char>('0' + rest % 10);
+            introduce(thread, wire::RecordKind::file, wire::FileBody{lock + 1, 0100644, 1, 1000 + lock, 0}, path);
         }
     }
     wire::Record *claim(const Step &step, wire::RecordKind kind) {
@@ -76,7 +78,7 @@ class GeneratedSession {
         record->kind = kind;
         record->flags = wire::kBlocking;
         record->begin = now_;
-        record->fd = 3;
+        record->fd = static_cast<std::int32_t>(3 + step.lock % kLocksOfAThread);
         record->file = step.lock + 1;
         record->description = step.lock << 8 | (step.thread + 1);
         return record;

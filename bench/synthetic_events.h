@@ -4,6 +4,7 @@
 #define PLANLOOP_BENCH_SYNTHETIC_EVENTS_H
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "analysis/event.h"
@@ -68,7 +69,7 @@ class SyntheticSource : public EventSource {
         for (std::uint32_t lock = 0; lock <= threads * kLocksOfAThread; ++lock) {
             files_.emplace_back();
             files_.back().inode = lock;
-            files_.back().path = "/tmp/lock";
+            files_.back().path = "/tmp/lock-" + std::to_string(lock);
         }
     }
 
@@ -84,7 +85,7 @@ class SyntheticSource : public EventSource {
         event.flags = wire::kBlocking;
         event.process = event.thread = step.thread + 1;
         event.pid = event.tid = static_cast<std::int32_t>(1000 + step.thread);
-        event.fd = 3;
+        event.fd = static_cast<std::int32_t>(3 + step.lock % kLocksOfAThread);
         event.file = step.lock + 1;
         event.description = step.lock << 8 | (step.thread + 1);
         switch (step.what) {

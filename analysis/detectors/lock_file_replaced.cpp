@@ -90,7 +90,9 @@ class LockFileReplaced : public Detector {
             seen.known = true;
             const std::string_view path = plain_path(model().locks.path(lock));
             if (!path.empty()) {
-                std::vector<Index> &locks = by_path_[std::string(path)];
+                ByPath::value_type &entry = *by_path_.try_emplace(std::string(path)).first;
+                seen.under_path = &entry;  // never moves
+                std::vector<Index> &locks = entry.second;
                 for (const Index other : locks) same_path_[other].rivals = true;
                 seen.rivals = !locks.empty();
                 if (locks.size() == kMostFiles) locks.erase(locks.begin());
@@ -101,16 +103,15 @@ class LockFileReplaced : public Detector {
     }
 
     void look(Index lock, const Who &who, bool holds) {
-        const auto at = by_path_.find(path_words(lock));
-        if (at == by_path_.end()) return;
+        const ByPath::value_type *at = same_path_[lock].under_path;
         for (const Index rival : at->second) {
             const Lock &one = model().locks[lock], &other = model().locks[rival];
             if (one.file == other.file || one.family != other.family) continue;
+            Found found{model().now_ns, lock, rival, who, {}, holds, false, false};
+            if (!user_of(rival, found)) continue;
             const Name name{at->first, one.family};
             const auto known = by_name_.find(name);
             if (known != by_name_.end() && (known->second.both_hold || !holds)) continue;
-            Found found{model().now_ns, lock, rival, who, {}, holds, false, false};
-            if (!user_of(rival, found)) continue;
             found.both_hold = holds && found.other_holds;
             if (known == by_name_.end() || found.both_hold) by_name_[name] = found;
         }
@@ -137,11 +138,13 @@ class LockFileReplaced : public Detector {
     }
 
     static constexpr std::size_t kMostFiles = 16;  // under one path: a file made anew for each use has no end of them
+    using ByPath = std::unordered_map<std::string, std::vector<Index>>;
     struct Seen {
         bool known = false, rivals = false;
+        const ByPath::value_type *under_path = nullptr;  // set when there are rivals
     };
     std::vector<Seen> same_path_;  // by lock
-    std::unordered_map<std::string, std::vector<Index>> by_path_;
+    ByPath by_path_;
     using Name = std::pair<std::string, wire::Family>;
     std::map<Name, Found> by_name_;
 };

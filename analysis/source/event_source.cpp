@@ -49,6 +49,10 @@ class SessionSource final : public EventSource {
         bool has_front = false;
     };
 
+    void keep_order(Event &event) {
+        if (event.t_ns < last_ns_) ++late_;
+        event.t_ns = last_ns_ = std::max(event.t_ns, last_ns_);
+    }
     void find_parts();
     void find_spools();
     void find_log();
@@ -134,6 +138,11 @@ bool SessionSource::next(Event &event) {
         find_parts();
         at_end_ = false;
     }
+    if (parts_.size() == 1 && !parts_.front().has_front) {  // nothing to merge
+        at_end_ = !parts_.front().events->next(event);
+        if (!at_end_) keep_order(event);
+        return !at_end_;
+    }
     Part *first = nullptr;
     for (Part &part : parts_) {
         if (!part.has_front) part.has_front = part.events->next(part.front);
@@ -149,8 +158,7 @@ bool SessionSource::next(Event &event) {
     }
     event = first->front;
     first->has_front = false;
-    if (event.t_ns < last_ns_) ++late_;
-    event.t_ns = last_ns_ = std::max(event.t_ns, last_ns_);
+    keep_order(event);
     return true;
 }
 
