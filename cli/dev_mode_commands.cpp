@@ -8,8 +8,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <system_error>
 
@@ -20,6 +24,7 @@
 #include "cli/plan_session.h"
 #include "cli/program.h"
 #include "lockcore/clock.h"
+#include "lockcore/descriptor.h"
 #include "lockcore/dev_mode.h"
 #include "lockcore/jsonl.h"
 #include "lockcore/record_files.h"
@@ -49,16 +54,33 @@ Result<Installed> installed_planloop() {
     return found;
 }
 
+// Bytes and rights of a file, brought to the disk under a new name: 0 or an errno. std::filesystem::copy_file would do,
+// but it calls a full disk an input/output error.
+int copy_bytes(const std::string &from, const std::string &to) {
+    const Descriptor source(::open(from.c_str(), O_RDONLY | O_CLOEXEC));
+    struct stat status {};
+    if (source.get() < 0 || ::fstat(source.get(), &status) != 0) return errno;
+    const Descriptor copy(::open(to.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (copy.get() < 0) return errno;
+    for (off_t done = 0; done < status.st_size;) {
+        const ssize_t copied =
+            ::sendfile(copy.get(), source.get(), nullptr, static_cast<std::size_t>(status.st_size - done));
+        if (copied < 0 && errno != EINTR) return errno;
+        if (copied == 0) return EIO;  // it was cut short meanwhile
+        done += std::max<ssize_t>(copied, 0);
+    }
+    return ::fchmod(copy.get(), status.st_mode & 07777) != 0 || ::fsync(copy.get()) != 0 ? errno : 0;
+}
+
 // All of the file under the new name, or what was there before.
 Result<void> copy_file(const std::string &from, const std::string &to) {
     const std::string unfinished = fmt::format("{}.new.{}", to, ::getpid());
-    std::error_code failed;
-    fs::copy_file(from, unfinished, fs::copy_options::overwrite_existing, failed);
-    if (!failed) fs::rename(unfinished, to, failed);
-    if (!failed) return {};
-    std::error_code ignored;
-    fs::remove(unfinished, ignored);
-    return Error{fmt::format("cannot copy {} to {}: {}", printable(from), printable(to), failed.message())};
+    int error = copy_bytes(from, unfinished);
+    if (error == 0 && ::rename(unfinished.c_str(), to.c_str()) != 0) error = errno;
+    if (error == 0) return {};
+    ::unlink(unfinished.c_str());
+    return Error{fmt::format("cannot copy {} to {}: {}", printable(from), printable(to),
+                             std::generic_category().message(error))};
 }
 
 Result<void> point_link(const std::string &link, const std::string &target) {
@@ -81,10 +103,13 @@ std::string facts_path(const std::string &backup) {
 Result<std::string> back_up(const Installed &installed, const std::string &time) {
     std::string folder = fmt::format("{}/backups/{}", planloop_home(), time);
     if (auto made = make_record_folder(folder); !made) return made.error();
-    if (auto copied = copy_file(installed.binary, folder + "/planloop"); !copied) return copied.error();
     const std::string facts = fmt::format("{}\n{}\n{}\n", installed.binary, installed.link, installed.link_target);
-    if (auto written = replace_record(facts_path(folder), facts); !written) return written.error();
-    return folder;
+    Result<void> kept = copy_file(installed.binary, folder + "/planloop");
+    if (kept) kept = replace_record(facts_path(folder), facts);
+    if (kept) return folder;
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+    return kept.error();
 }
 
 std::string features_text(const RecordingFeatures &features) {

@@ -99,6 +99,38 @@ class SmallDisk(TracedTest):
         self.assertEqual(self.planloop("sessions", "create", "--id", "another").returncode, 0)
         self.assertEqual(self.update(5).returncode, 0)
 
+    def test_records_of_a_full_disk(self):
+        """Recordings, error reports and markers: as they were or readable, and the command's own answer stands."""
+        logs = self.home / "sessions" / self.session / "logs"
+        refused = json.dumps({"tasks": [{"id": 9}]})
+        self.assertEqual(self.planloop("update", "--session", self.session, input=refused).returncode, 1)
+        whole = {path: path.read_bytes() for path in logs.rglob("*.json")}
+        self.assertTrue(any(path.name.endswith("_error.json") for path in whole))
+        for free_blocks in range(0, 6):
+            self.fill(free_blocks)
+            with self.subTest(free_blocks=free_blocks):
+                run = self.planloop("update", "--session", self.session, input=refused)
+                self.assertEqual((run.returncode, run.stdout), (1, ""))
+                self.assertRegex(run.stderr, r"\Aplanloop: [^\n]*\n")
+                for command in (("errors", "list"), ("perf",), ("export-traces",), ("export-logs",)):
+                    shown = self.planloop("dev", *command, "--session", self.session, "--json")
+                    self.assertEqual(shown.returncode, 0, shown.stderr)
+                    json.loads(shown.stdout)
+                for command in (("on",), ("dogfood",), ("scrub", "--session", self.session)):
+                    run = self.planloop("dev", *command)
+                    self.assertIn(run.returncode, (0, 1))
+                    if run.returncode == 1:
+                        self.assertRegex(run.stderr, r"\Aplanloop: [^\n]*No space left on device[^\n]*\n\Z")
+                for path in logs.rglob("*.json"):
+                    json.loads(path.read_text())
+                for path, content in whole.items():
+                    self.assertEqual(path.read_bytes(), content)
+        backups = self.home / "backups"
+        self.assertEqual(list(backups.iterdir()) if backups.exists() else [], [], "no backup fits this disk")
+        self.filling.unlink()
+        self.assertEqual(self.update(5).returncode, 0)
+        self.assertEqual(list(logs.rglob(".unfinished*")), [])
+
     def test_full_of_files(self):
         # The record of a failed update is files too, which would take each inode that is given back.
         self.environment["PLANLOOP_NO_RECORDING"] = "1"
