@@ -1,7 +1,6 @@
 #include "interpose/descriptors.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -9,13 +8,15 @@
 #include <cstring>
 
 #include "interpose/proc_files.h"
+#include "interpose/real.h"
 #include "interpose/shares.h"
 #include "lockcore/wire/file_identity.h"
 
 namespace planloop::shim {
 
 std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescriptorsPerPage];
-std::atomic<std::uint64_t> tracked_mask{0};
+// Among initialised data, which a start writes to anyway: its end looks here.
+__attribute__((section(".data"))) std::atomic<std::uint64_t> tracked_mask{0};
 std::atomic<std::uint64_t> noted_open{~std::uint64_t{0}};
 std::atomic<std::uint32_t> children_made{1};
 std::atomic<std::uint32_t> ours_after[kNumbered];
@@ -207,16 +208,9 @@ void untrack(int fd) noexcept {
     if (Descriptor *descriptor = find_descriptor(fd)) descriptor->ids.store(0, std::memory_order_release);
 }
 
-void note_descriptors_at_start() noexcept {
-    std::uint64_t open = 0;
-    bool high = false;
-    const bool listed = for_each_open_descriptor([&](int fd) {
-        open |= noted_bit(fd);
-        high = high || fd >= kNoted;
-    });
-    if (!listed) return;
-    noted_open.store(open, std::memory_order_relaxed);
-    children_made.store(high ? 1 : 0, std::memory_order_relaxed);
+PLANLOOP_AT_START void note_descriptors_at_start() noexcept {
+    noted_open.store(open_among_64(0), std::memory_order_relaxed);
+    children_made.store(any_open_from(kNoted) ? 1 : 0, std::memory_order_relaxed);
 }
 
 void note_perhaps_shared(int fd) noexcept {
@@ -251,7 +245,7 @@ bool is_lockable(int fd) noexcept {
     return wire::raw_syscall(SYS_fstat, fd, &status) == 0 && !S_ISFIFO(status.st_mode) && !S_ISSOCK(status.st_mode);
 }
 
-bool has_lockable_descriptors() noexcept {
+PLANLOOP_AT_START bool has_lockable_descriptors() noexcept {
     constexpr std::uint64_t kStandardStreams = 7;
     if (children_made.load(std::memory_order_relaxed) != 0) return true;  // a high number
     for (std::uint64_t bits = noted_open.load(std::memory_order_relaxed) & ~kStandardStreams; bits != 0;
@@ -261,17 +255,8 @@ bool has_lockable_descriptors() noexcept {
     return false;
 }
 
-// One system call, and none that opens anything: a program may be out of descriptors.
 void note_descriptors_for_child() noexcept {
-    pollfd descriptors[kNoted];
-    for (int fd = 0; fd < kNoted; ++fd) descriptors[fd] = {fd, 0, 0};
-    constexpr timespec kNoWait{};
-    if (wire::raw_syscall(SYS_ppoll, descriptors, kNoted, &kNoWait, nullptr, 0) < 0) return;
-    std::uint64_t open = 0;
-    for (const pollfd &descriptor : descriptors) {
-        if ((descriptor.revents & POLLNVAL) == 0) open |= noted_bit(descriptor.fd);
-    }
-    noted_open.fetch_or(open, std::memory_order_relaxed);
+    noted_open.fetch_or(open_among_64(0), std::memory_order_relaxed);
     children_made.fetch_add(1, std::memory_order_relaxed);
 }
 

@@ -24,7 +24,7 @@ constexpr Row kRows[] = {
 
 }  // namespace
 
-void *resolve(Symbol symbol) noexcept {
+PLANLOOP_AT_START void *resolve(Symbol symbol) noexcept {
     const int saved_errno = errno;
     const auto index = static_cast<unsigned>(symbol);
     void *function = dlsym(RTLD_NEXT, kRows[index].name);
@@ -33,7 +33,7 @@ void *resolve(Symbol symbol) noexcept {
     return function;
 }
 
-void resolve_eager() noexcept {
+PLANLOOP_AT_START void resolve_eager() noexcept {
     for (unsigned i = 0; i < static_cast<unsigned>(Symbol::count); ++i) {
         if (kRows[i].when == When::eager) resolve(static_cast<Symbol>(i));
     }

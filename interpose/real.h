@@ -53,4 +53,7 @@ inline typename SymbolType<symbol>::Function *real() noexcept {
 // A hook's C++ name differs from its symbol, so that it needs not repeat libc's declaration with its attributes.
 #define PLANLOOP_EXPORT(symbol) __asm__(#symbol) __attribute__((visibility("default")))
 
+// Code of every start goes together: each 64 KiB of a library that are touched cost a fault.
+#define PLANLOOP_AT_START __attribute__((section(".text.startup")))
+
 #endif

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "interpose/real.h"
 #include "lockcore/wire/raw_syscall.h"
 #include "lockcore/wire/size_text.h"
 
@@ -106,21 +107,23 @@ bool take(char (&out)[size], const char *text, const char *end) noexcept {
 // The entry of LD_PRELOAD that is this library.
 void find_own_preload(const char *list) noexcept {
     constexpr char kName[] = "libplanloop_preload.so";
+    const auto separates = [](char c) { return c == ':' || c == ' '; };
     while (list != nullptr && *list != '\0') {
-        const std::size_t length = std::strcspn(list, ": ");
-        if (length >= sizeof(kName) - 1 &&
-            std::strncmp(list + length - (sizeof(kName) - 1), kName, sizeof(kName) - 1) == 0) {
-            take(settings.own_preload, list, list + length);
+        const char *end = list;
+        while (*end != '\0' && !separates(*end)) ++end;
+        const auto length = static_cast<std::size_t>(end - list);
+        if (length >= sizeof(kName) - 1 && std::memcmp(end - (sizeof(kName) - 1), kName, sizeof(kName) - 1) == 0) {
+            take(settings.own_preload, list, end);
             return;
         }
-        list += length;
-        list += std::strspn(list, ": ");
+        list = end;
+        while (separates(*list)) ++list;
     }
 }
 
 }  // namespace
 
-void read_settings() noexcept {
+PLANLOOP_AT_START void read_settings() noexcept {
     // A library that is initialised before libc (-z initfirst) may lock when there is no environment yet.
     if (settings.read || environ == nullptr) return;
     const Variables found = read_variables();
@@ -152,7 +155,7 @@ void read_settings() noexcept {
     settings.read = true;
 }
 
-void hide_carried_settings() noexcept {
+PLANLOOP_AT_START void hide_carried_settings() noexcept {
     for (char **entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
         if (after(*entry, "PLANLOOP_SESSION") == nullptr) continue;
         if (char *bang = std::strchr(*entry, '!')) *bang = '\0';

@@ -27,10 +27,10 @@ struct Settings {
     bool captures_crashes = false;
     std::uint64_t ring_bytes = 0;
     char session[129] = {};
-    char spool_folder[kMostPath] = {};  // absolute
     char trace_id[80] = {};
-    char own_preload[512] = {};  // this library, as LD_PRELOAD names it; empty: not known
-    char inherited[1536] = {};   // what stood behind the '!'
+    char own_preload[512] = {};         // this library, as LD_PRELOAD names it; empty: not known
+    char spool_folder[kMostPath] = {};  // absolute; behind what is short, so that a start writes to one page
+    char inherited[1536] = {};          // what stood behind the '!'
 };
 
 extern Settings settings;
