@@ -1,7 +1,4 @@
-// Perfetto's native trace: TrackEvent protobuf. Field numbers are those of protos/perfetto/trace in
-// github.com/google/perfetto: trace.proto, trace_packet.proto, clock_snapshot.proto, interned_data/interned_data.proto
-// and track_event/{track_event,track_descriptor,process_descriptor,thread_descriptor,counter_descriptor,
-// debug_annotation}.proto.
+// Perfetto's native trace, for ui.perfetto.dev and trace_processor (perfetto_packets.h has its encoding).
 //
 // What is where: a track for each process and thread; on the thread's the waits, with their holder among the
 // arguments; below it a track for each lock that it held, with the holds. Slices of one track must nest, and holds do
@@ -22,7 +19,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <protozero/pbf_writer.hpp>
 #include <queue>
 #include <string>
 #include <tuple>
@@ -32,181 +28,17 @@
 
 #include "analysis/call_site.h"
 #include "analysis/export/format.h"
+#include "analysis/export/perfetto_packets.h"
 #include "analysis/export/row.h"
-#include "lockcore/jsonl.h"
 
 namespace planloop::analysis {
 namespace {
 
-using protozero::pbf_writer;
+using namespace perfetto;
 
 // Holds that have ended and wait for whom they let through; then the oldest is written without. A waiter comes back
 // some microseconds after the release, so there would have to be as many other releases meanwhile.
 constexpr std::size_t kMostKept = 16'384;
-
-enum : std::uint32_t { kTracePacket = 1 };
-enum Packet : std::uint32_t {
-    kClockSnapshot = 6,
-    kTimestamp = 8,
-    kSequenceId = 10,
-    kTrackEvent = 11,
-    kInternedData = 12,
-    kSequenceFlags = 13,
-    kTrackDescriptor = 60,
-};
-enum : std::uint32_t { kStateCleared = 1, kNeedsState = 2 };  // SequenceFlags
-enum Snapshot : std::uint32_t { kClocks = 1 };
-enum Clock : std::uint32_t { kClockId = 1, kClockTimestamp = 2 };
-enum : std::uint32_t { kRealtime = 1, kBoottime = 6 };  // BuiltinClock
-enum Interned : std::uint32_t { kEventNames = 2, kAnnotationNames = 3, kStringValues = 29 };
-enum InternedEntry : std::uint32_t { kIid = 1, kText = 2 };
-enum EventField : std::uint32_t {
-    kAnnotations = 4,
-    kType = 9,
-    kNameIid = 10,
-    kTrackUuid = 11,
-    kCategories = 22,
-    kCounterValue = 30,
-    kFlowIds = 47,
-    kTerminatingFlowIds = 48,
-};
-enum : std::int32_t { kSliceBegin = 1, kSliceEnd = 2, kInstant = 3, kCounterType = 4 };  // TrackEvent.Type
-enum Annotation : std::uint32_t {
-    kAnnotationNameIid = 1,
-    kBoolValue = 2,
-    kIntValue = 4,
-    kStringValue = 6,
-    kStringValueIid = 17,
-};
-enum Descriptor : std::uint32_t {
-    kUuid = 1,
-    kTrackName = 2,
-    kProcess = 3,
-    kThread = 4,
-    kParentUuid = 5,
-    kCounter = 8,
-};
-enum ProcessField : std::uint32_t { kProcessPid = 1, kCommandLine = 2, kProcessName = 6 };
-enum ThreadField : std::uint32_t { kThreadPid = 1, kThreadTid = 2, kThreadName = 5 };
-enum CounterField : std::uint32_t { kCounterUnitName = 6 };
-
-std::string utf8(std::string_view text) {
-    std::string out;
-    append_utf8(out, text);
-    return out;
-}
-
-// Texts that come again and again get a number, which is introduced in the packet that uses it first.
-class InternedTexts {
-  public:
-    explicit InternedTexts(Interned field) : field_(field) {}
-
-    std::uint64_t of(std::string_view text, std::string &introduced) {
-        const auto [at, made] = numbers_.try_emplace(std::string(text), numbers_.size() + 1);
-        if (made) {
-            pbf_writer data(introduced);
-            pbf_writer entry(data, field_);
-            entry.add_uint64(kIid, at->second);
-            entry.add_string(kText, utf8(text));
-        }
-        return at->second;
-    }
-
-  private:
-    Interned field_;
-    std::unordered_map<std::string, std::uint64_t> numbers_;
-};
-
-// One packet after the other, on one sequence.
-class PacketWriter {
-  public:
-    explicit PacketWriter(const Write &write) : write_(write) {}
-
-    void start(std::int64_t utc_ns) {
-        packet([&](pbf_writer &packet) {
-            pbf_writer snapshot(packet, kClockSnapshot);
-            for (const std::uint32_t id : {kRealtime, kBoottime}) {
-                pbf_writer clock(snapshot, kClocks);
-                clock.add_uint32(kClockId, id);
-                clock.add_uint64(kClockTimestamp, static_cast<std::uint64_t>(utc_ns));
-            }
-        });
-    }
-
-    template <class Fill>
-    void describe(std::uint64_t uuid, std::uint64_t parent, std::string_view name, const Fill &fill) {
-        packet([&](pbf_writer &packet) {
-            pbf_writer track(packet, kTrackDescriptor);
-            track.add_uint64(kUuid, uuid);
-            if (!name.empty()) track.add_string(kTrackName, utf8(name));
-            if (parent != 0) track.add_uint64(kParentUuid, parent);
-            fill(track);
-        });
-    }
-
-    // `fill(event)` adds what belongs to the event beside type and track.
-    template <class Fill>
-    void event(std::int64_t utc_ns, std::uint64_t track, std::int32_t type, const Fill &fill) {
-        event_.clear();
-        introduced_.clear();
-        {
-            pbf_writer event(event_);
-            event.add_enum(kType, type);
-            event.add_uint64(kTrackUuid, track);
-            fill(event);
-        }
-        packet([&](pbf_writer &packet) {
-            packet.add_uint64(kTimestamp, static_cast<std::uint64_t>(utc_ns));
-            if (!introduced_.empty()) packet.add_message(kInternedData, introduced_);
-            packet.add_message(kTrackEvent, event_);
-        });
-    }
-
-    // For use inside `fill`.
-    void name(pbf_writer &event, std::string_view category, std::string_view name) {
-        event.add_string(kCategories, category.data(), category.size());
-        event.add_uint64(kNameIid, names_.of(name, introduced_));
-    }
-    void text(pbf_writer &event, std::string_view key, std::string_view value, bool often = false) {
-        if (value.empty()) return;
-        pbf_writer annotation(event, kAnnotations);
-        annotation.add_uint64(kAnnotationNameIid, keys_.of(key, introduced_));
-        if (often)
-            annotation.add_uint64(kStringValueIid, values_.of(value, introduced_));
-        else
-            annotation.add_string(kStringValue, utf8(value));
-    }
-    void number(pbf_writer &event, std::string_view key, std::int64_t value) {
-        pbf_writer annotation(event, kAnnotations);
-        annotation.add_uint64(kAnnotationNameIid, keys_.of(key, introduced_));
-        annotation.add_int64(kIntValue, value);
-    }
-    void flag(pbf_writer &event, std::string_view key, bool value) {
-        pbf_writer annotation(event, kAnnotations);
-        annotation.add_uint64(kAnnotationNameIid, keys_.of(key, introduced_));
-        annotation.add_bool(kBoolValue, value);
-    }
-
-  private:
-    template <class Fill>
-    void packet(const Fill &fill) {
-        out_.clear();
-        {
-            pbf_writer trace(out_);
-            pbf_writer packet(trace, kTracePacket);
-            packet.add_uint32(kSequenceId, 1);
-            packet.add_uint32(kSequenceFlags, first_ ? kStateCleared : kNeedsState);
-            fill(packet);
-        }
-        first_ = false;
-        write_(out_);
-    }
-
-    const Write &write_;
-    std::string out_, event_, introduced_;
-    InternedTexts names_{kEventNames}, keys_{kAnnotationNames}, values_{kStringValues};
-    bool first_ = true;
-};
 
 // Tracks that take turns at slices which may overlap.
 class Lanes {
