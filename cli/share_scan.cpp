@@ -1,36 +1,20 @@
 #include "cli/share_scan.h"
 
-#include <dirent.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <fstream>
-#include <memory>
 #include <sstream>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "cli/numbered_entries.h"
 
 namespace planloop::cli {
 namespace {
 
 constexpr std::chrono::milliseconds kRest{10};
-
-// Calls visit(number) for each entry of a folder that is a number.
-template <class Visit>
-void for_each_number(const std::string &folder, Visit visit) {
-    const std::unique_ptr<DIR, int (*)(DIR *)> open(::opendir(folder.c_str()), &::closedir);
-    while (open != nullptr) {
-        const dirent *entry = ::readdir(open.get());  // NOLINT(concurrency-mt-unsafe): this DIR is ours alone
-        if (entry == nullptr) return;
-        int number = 0;
-        const std::string_view name(entry->d_name);
-        const auto parsed = std::from_chars(name.data(), name.data() + name.size(), number);
-        if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) visit(number);
-    }
-}
 
 // Who took the flocks that hang on a descriptor: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
 std::vector<pid_t> flock_takers(pid_t pid, int fd) {

@@ -15,6 +15,7 @@
 
 #include "cli/process_watch.h"
 #include "cli/share_scan.h"
+#include "cli/untraced_scan.h"
 #include "lockcore/descriptor.h"
 #include "lockcore/process_status.h"
 
@@ -59,7 +60,8 @@ class Supervisor {
           finished_fd_(finished_fd),
           deadlock_fd_(deadlock_fd),
           watch_(spool, epoll_fd),
-          shares_(spool, watch_) {
+          shares_(spool, watch_),
+          untraced_(spool, child.pid) {
         if (child.pidfd >= 0) watch_.add_child(child.pid, child.pidfd);
         add_to(epoll_fd, signal_fd, kSignals);
         add_to(epoll_fd, finished_fd, kFinished);
@@ -86,6 +88,7 @@ class Supervisor {
 
     void look_around() {
         spool_.reserve_ahead();
+        if (!wait_status_) untraced_.look();
         if (spool_.try_to_lead()) {
             if (!export_) start_export(true);
             const bool shares = shares_.look();
@@ -175,6 +178,7 @@ class Supervisor {
     int epoll_fd_, signal_fd_, finished_fd_, deadlock_fd_;
     ProcessWatch watch_;
     ShareScan shares_;
+    UntracedScan untraced_;
     std::optional<LiveExport> export_;
     std::optional<int> wait_status_;
     std::chrono::steady_clock::time_point give_up_at_;

@@ -41,15 +41,18 @@ std::optional<ProcessStatus> parse_process_status(std::string_view text) {
     status.name = text.substr(name_begin + 1, name_end - name_begin - 1);
     text.remove_prefix(name_end + 2);
     status.state = text[0];
-    for (int field = 3; field < 22; ++field) {
-        if (field == 4) std::from_chars(text.data(), text.data() + text.size(), status.parent);
+    for (int field = 3;; ++field) {
+        const auto take = [&](auto &number) {
+            return std::from_chars(text.data(), text.data() + text.size(), number).ec == std::errc();
+        };
+        if (field == 4) take(status.parent);
+        if (field == 22 && !take(status.start_time)) return std::nullopt;
+        if (field == 28) take(status.image);
         const std::size_t space = text.find(' ');
-        if (space == std::string_view::npos) return std::nullopt;
+        if (space == std::string_view::npos) return field < 22 ? std::nullopt : std::optional(status);
+        if (field == 28) return status;
         text.remove_prefix(space + 1);
     }
-    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), status.start_time);
-    if (parsed.ec != std::errc()) return std::nullopt;
-    return status;
 }
 
 std::optional<ProcessStatus> process_status(pid_t pid) {

@@ -17,11 +17,12 @@ struct ProcessStatus {
     char state = 0;    // as ps shows it: R, S, D, T, Z …
     pid_t parent = 0;
     std::uint64_t start_time = 0;  // clock ticks since boot; with the pid it names a process for good
+    std::uint64_t image = 0;  // where its stack begins: with random addresses another one after each exec; 0: hidden
 
     bool ended() const { return state == 'Z' || state == 'X'; }  // its files, and their locks, are gone already
 };
 
-// proc_pid_stat(5), fields 2, 3, 4 and 22, of the text of a /proc/PID/stat.
+// proc_pid_stat(5), fields 2, 3, 4, 22 and 28, of the text of a /proc/PID/stat.
 std::optional<ProcessStatus> parse_process_status(std::string_view text);
 std::optional<ProcessStatus> process_status(pid_t pid);
 // Of the caller, also where /proc shows another PID namespace.

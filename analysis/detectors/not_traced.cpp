@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -29,7 +30,8 @@ const char *cause_words(std::int64_t cause) noexcept {
         case wire::NotTracedCause::not_attached:
             break;
     }
-    return "the shim did not attach to it";
+    return "the recording library is not in it: LD_PRELOAD was taken from its environment by somebody who is not traced, "
+           "or leads nowhere from where it runs";
 }
 
 class NotTraced : public Detector {
@@ -44,8 +46,9 @@ class NotTraced : public Detector {
             return;
         }
         Program &program = programs_[{event.other, path}];
+        // Who started it told of it, and then the supervisor saw it.
+        if (event.pid != 0 && !program.pids.insert(event.pid).second) return;
         if (program.times++ == 0) program.t_ns = event.t_ns;
-        if (event.pid != 0 && program.pids.size() < kMostPids) program.pids.push_back(event.pid);
     }
 
     void finish(Report &report, const SourceNotes & /*notes*/) override {
@@ -60,6 +63,7 @@ class NotTraced : public Detector {
                 "shows as waiting for nobody.",
                 name, program.times > 1 ? fmt::format(" ({} times)", program.times) : "", cause_words(key.first));
             for (const std::int32_t pid : program.pids) {
+                if (finding.participants.size() == kMostPids) break;
                 Participant &participant = finding.participants.emplace_back();
                 participant.pid = participant.tid = pid;
                 participant.process = name;
@@ -74,7 +78,7 @@ class NotTraced : public Detector {
     struct Program {
         std::uint64_t times = 0;
         std::int64_t t_ns = 0;
-        std::vector<std::int32_t> pids;
+        std::set<std::int32_t> pids;
     };
     std::map<std::pair<std::int64_t, std::string>, Program> programs_;
     std::uint64_t not_listed_ = 0;

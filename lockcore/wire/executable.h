@@ -24,7 +24,7 @@ struct PreloadObstacle {
     bool found = false;
     NotTracedCause cause{};
     bool foreign_libc = false;  // cause other_architecture, of this architecture but for another C library
-    char path[512] = {};        // of the program that the kernel would load: for a script its interpreter
+    char path[512] = {};        // of the program that the kernel would load: for a script its interpreter; no links
 };
 
 namespace executable_detail {
@@ -105,6 +105,20 @@ inline PreloadObstacle inspect_elf(int fd, const unsigned char (&ident)[EI_NIDEN
     return obstacle;
 }
 
+// Where `fd` is, as /proc/PID/exe will tell it of the process that runs it; `path` stays when that is not to be known.
+inline void resolve_path(int fd, char (&path)[512]) noexcept {
+    char link[32] = "/proc/self/fd/";
+    std::size_t end = std::strlen(link);
+    int unit = 1;
+    while (fd / unit >= 10) unit *= 10;
+    for (; unit > 0; unit /= 10) link[end++] = static_cast<char>('0' + fd / unit % 10);
+    char target[512];
+    const long length = raw_syscall(SYS_readlinkat, AT_FDCWD, link, target, sizeof(target));
+    if (length <= 0 || length == static_cast<long>(sizeof(target)) || target[0] != '/') return;
+    std::memcpy(path, target, static_cast<std::size_t>(length));
+    path[length] = '\0';
+}
+
 // The interpreter that a script's first line names into `path`; what names none is run by /bin/sh, as execvp(3) does.
 inline void take_interpreter(const char *first_line, char (&path)[512]) noexcept {
     std::size_t length = 0;
@@ -137,6 +151,7 @@ inline PreloadObstacle obstacle_to_preload(const char *path) noexcept {
         const bool elf = got >= static_cast<long>(sizeof(ident)) && std::memcmp(ident, ELFMAG, SELFMAG) == 0;
         PreloadObstacle obstacle;
         if (elf) obstacle = executable_detail::inspect_elf(fd, ident);
+        if (obstacle.found) executable_detail::resolve_path(fd, at);
         raw_syscall(SYS_close, fd);
         if (elf || got <= 0) {
             std::memcpy(obstacle.path, at, sizeof(at));

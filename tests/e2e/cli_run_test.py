@@ -1,5 +1,6 @@
 """`planloop dev run` stands between a program and whoever started it, and neither notices."""
 
+import fcntl
 import json
 import os
 import pty
@@ -10,7 +11,7 @@ import stat
 import subprocess
 import unittest
 
-from harness import PROGRAMS, PYTHON, SHIM, TracedTest, wait_for_end, wait_until
+from harness import PATIENCE_S, PROGRAMS, PYTHON, SHIM, TracedTest, wait_for_end, wait_until
 
 # A build with sanitizers takes libraries before its own, and lets processes dump core, only when told to.
 SANITIZERS_STAND_BACK = {
@@ -382,6 +383,31 @@ class NotTraced(TracedTest):
         script.write_text(f"#! {PROGRAMS / 'static_locker'}\n")
         script.chmod(0o755)
         self.assertIn("static_locker is not traced", self.traced(script).stderr)
+
+    def test_programs_that_slipped_away_are_found_while_they_run(self):
+        """A static program, told of by the shell that starts it, and again by nobody; a traced one; and one that was started
+        without LD_PRELOAD behind the library's back. The last is found last, so the look that finds it saw all."""
+        lock, static, python = self.file(), PROGRAMS / "static_locker", os.path.realpath(PYTHON)
+        waits = "print('ready', flush=True); input()"
+        script = f'{static} {lock} >&2 & flock {lock} true & exec {PROGRAMS}/raw_exec {PYTHON} -c "{waits}"'
+
+        def told():
+            return {finding["participants"][0]["process"]: finding for finding in self.report().findings("not_traced")}
+
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            program = subprocess.Popen(self.traced_command(["bash", "-c", script]), env=self.environment, text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            wait_until("the supervisor finds it", lambda: python in told())
+        _, errors = program.communicate("end\n", timeout=PATIENCE_S)
+        self.assertEqual(program.returncode, 0, errors)
+        findings = told()
+        self.assertEqual(set(findings), {python, str(static.resolve())})
+        for finding in findings.values():
+            self.assertNotIn("times)", finding["summary"])
+            self.assertEqual(len(finding["participants"]), 1)
+        self.assertIn("LD_PRELOAD", findings[python]["summary"])
 
     def test_script_of_a_dynamic_interpreter_is_traced(self):
         lock = self.file()
