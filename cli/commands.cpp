@@ -14,7 +14,7 @@ constexpr Option kSessionToRecord{"--session", "S",
 constexpr Option kSessionToShow{"--session", "S", "its id, a prefix that only it has, or latest (the default)", ""};
 constexpr Option kColour{"--color", "WHEN", "auto (the default: only on a terminal), always or never",
                          "auto|always|never"};
-constexpr Option kJson{"--json", "", "one JSON object, schema planloop.locks/1", ""};
+constexpr Option kJson{"--json", "", "one JSON object, schema planloop.locks/1; --format json", ""};
 constexpr Option kFailOn{"--fail-on", "KINDS",
                          "exit with status 1 when there is such a finding; kinds, comma-separated", ""};
 constexpr Option kLongWait{"--long-wait", "SECONDS", "a wait from this on is a finding long_wait; default 10", ""};
@@ -57,8 +57,29 @@ constexpr Option kCaptureCrashes{"--capture-crashes", "",
                                  "of a program that dies by a fault, keep where it was and what it held locked", ""};
 constexpr std::array kRunOptions{kSessionToRecord, kFailOn, kOnDeadlock, kMaxSize, kRing, kCaptureCrashes};
 constexpr Option kSystem{"--system", "", "instead of a session: all file locks of this machine, traced or not", ""};
-constexpr std::array kLocksOptions{kSessionToShow, kSystem, kFollow, kWaiting,  kJson,
-                                   kSummary,       kColour, kFailOn, kLongWait, kLongHold};
+constexpr Option kLocksFormat{"--format", "F", "table (the default), json, jsonl (a line each event) or dot (Graphviz)",
+                              "table|json|jsonl|dot"};
+constexpr std::array kLocksOptions{
+    kSessionToShow,
+    kSystem,
+    kFollow,
+    kWaiting,
+    kLocksFormat,
+    kJson,
+    kSummary,
+    kColour,
+    kFailOn,
+    kLongWait,
+    kLongHold,
+    Option{"--lock", "PATH", "show only what is about this lock file, or lock of this id", ""},
+    Option{"--pid", "PIDS", "show only what is about these processes, as 4711,4712", ""},
+    Option{"--process", "NAMES", "the same by name, as make,cc1", ""},
+    Option{"--trace", "IDS", "the same by trace id or its beginning", ""},
+    Option{"--since", "TIME", "show only what is later, as 08:00:02.350 or 2026-11-22T08:00:02 (UTC)", ""},
+    Option{"--until", "TIME", "show only what is not later", ""},
+    Option{"--family", "NAMES", "show only these families of locks, as flock,posix", ""},
+    Option{"--finding", "KINDS", "show only findings of these kinds, as deadlock", ""},
+};
 
 constexpr Option kOutput{"-o", "FILE", "write to FILE; default: standard output", ""};
 constexpr Option kForce{"--force", "", "write over a FILE that exists", ""};
@@ -76,7 +97,9 @@ constexpr std::array kCommands{
             "ends as the program then does, but never by 0.\n",
             "planloop dev run --session build -- make -j8",
             "record what make and its children lock, as session `build'", run_dev_run},
-    Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false, "",
+    Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false,
+            "What narrows the answer changes no verdict: all that was recorded is taken into account. Several such\n"
+            "options must all be met. Statistics of a lock are of all its calls. --fail-on looks at what is shown.\n",
             "planloop dev locks --session build", "the timeline of session `build', then what it means", run_dev_locks},
     Command{"dev export", "write a session in the format of another tool", kExportOptions, false,
             "Memory does not grow with the session. A file appears when it is whole.\n",

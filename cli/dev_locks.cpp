@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "analysis/export/format.h"
 #include "analysis/render/json.h"
 #include "analysis/render/spill.h"
 #include "analysis/render/text.h"
@@ -19,6 +20,7 @@
 #include "cli/command.h"
 #include "cli/fail_on.h"
 #include "cli/follow.h"
+#include "cli/locks_options.h"
 #include "cli/output.h"
 #include "cli/system_locks.h"
 #include "lockcore/session.h"
@@ -69,6 +71,30 @@ Result<analysis::Report> show_text(analysis::EventSource &source, const analysis
     return report;
 }
 
+// The timeline, then the findings, one object a line.
+Result<analysis::Report> show_json_lines(analysis::EventSource &source, const analysis::AnalysisOptions &options,
+                                         bool timeline) {
+    std::string row;
+    const auto write = [&](const auto &...what) {
+        row.clear();
+        analysis::append_json(row, what...);
+        row.push_back('\n');
+        write_out(row);
+    };
+    analysis::TimelineSink sink;
+    if (timeline) sink = [&](const analysis::TimelineEntry &entry) { write(entry); };
+    analysis::Report report = analysis::analyse(source, options, sink);
+    for (const analysis::Finding &finding : report.findings) write(finding, report);
+    say_notes(report);
+    return report;
+}
+
+Result<analysis::Report> show_graph(analysis::EventSource &source, const analysis::AnalysisOptions &options) {
+    analysis::Report report = analysis::export_session(source, options, *analysis::find_format("dot"), {}, write_out);
+    say_notes(report);
+    return report;
+}
+
 Result<void> set_thresholds(const Arguments &arguments, analysis::AnalysisOptions &options) {
     const std::pair<const char *, std::int64_t *> wanted[] = {{"--long-wait", &options.long_wait_ns},
                                                               {"--long-hold", &options.long_hold_ns}};
@@ -86,15 +112,25 @@ Result<void> set_thresholds(const Arguments &arguments, analysis::AnalysisOption
     return {};
 }
 
-Result<analysis::Report> show(const Session &session, const Arguments &arguments,
-                              const analysis::AnalysisOptions &options, bool timeline,
-                              const analysis::TextStyle &style) {
-    const bool json = arguments.has("--json");
+Result<analysis::Report> show(const Session &session, const Arguments &arguments, LocksFormat format,
+                              const analysis::AnalysisOptions &options, const analysis::TextStyle &style) {
+    const bool json = format != LocksFormat::table;
     if (arguments.has("--follow")) return follow_session(session, options, json, style);
     if (arguments.has("--waiting")) return show_waiting(session, options, json, style);
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session);
     if (!source) return source.error();
-    return json ? show_json(**source, options, timeline) : show_text(**source, options, timeline, style);
+    const bool timeline = !arguments.has("--summary");
+    switch (format) {
+        case LocksFormat::json:
+            return show_json(**source, options, timeline);
+        case LocksFormat::jsonl:
+            return show_json_lines(**source, options, timeline);
+        case LocksFormat::dot:
+            return show_graph(**source, options);
+        case LocksFormat::table:
+            break;
+    }
+    return show_text(**source, options, timeline, style);
 }
 
 }  // namespace
@@ -102,12 +138,13 @@ Result<analysis::Report> show(const Session &session, const Arguments &arguments
 Result<int> run_dev_locks(const Arguments &arguments) {
     const Result<std::vector<std::string>> fatal = kinds_to_fail_on(arguments);
     if (!fatal) return fatal.error();
+    const Result<LocksFormat> format = locks_format_of(arguments);
+    if (!format) return format.error();
+    Result<analysis::Filter> filter = filter_of(arguments);
+    if (!filter) return filter.error();
     const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
     if (arguments.has("--system")) {
-        for (const char *other : {"--session", "--follow", "--waiting"})
-            if (arguments.has(other))
-                return Error{fmt::format("--system is about no session; it goes without {}", other)};
-        const Result<analysis::Report> now = show_system(arguments.has("--json"), style);
+        const Result<analysis::Report> now = show_system(*format, *filter, style);
         if (!now) return now.error();
         return has_finding(*now, *fatal) ? kExitFinding : kExitDone;
     }
@@ -115,11 +152,9 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     if (!session) return session.error();
     analysis::AnalysisOptions options = options_for(*session);
     if (const Result<void> set = set_thresholds(arguments, options); !set) return set.error();
-    if (arguments.has("--follow") && (arguments.has("--waiting") || arguments.has("--summary")))
-        return Error{"--follow shows the timeline; it goes with neither --waiting nor --summary"};
-    const bool timeline = !arguments.has("--summary");
-    options.timeline_call_sites = arguments.has("--json");
-    const Result<analysis::Report> report = show(*session, arguments, options, timeline, style);
+    options.timeline_call_sites = *format != LocksFormat::table;
+    options.filter = std::move(*filter);
+    const Result<analysis::Report> report = show(*session, arguments, *format, options, style);
     if (!report) return report.error();
     return has_finding(*report, *fatal) ? kExitFinding : kExitDone;
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <thread>
 
+#include "analysis/export/format.h"
 #include "analysis/render/escape.h"
 #include "analysis/render/json.h"
 #include "analysis/render/names.h"
@@ -83,13 +84,15 @@ void show_text(const analysis::Report &report, const analysis::TextStyle &style)
         for (const analysis::Participant &one : finding.participants)
             out += fmt::format("    {}: {}\n", one.pid, analysis::terminal_text(one.command_line));
     }
+    if (!report.shown.empty()) out += fmt::format("\n{}", analysis::shown_sentence(report));
     out += fmt::format("\nVerdict: {}\n", analysis::verdict_sentence(report));
     write_out(out);
 }
 
 }  // namespace
 
-Result<analysis::Report> show_system(bool json, const analysis::TextStyle &style) {
+Result<analysis::Report> show_system(LocksFormat format, const analysis::Filter &filter,
+                                     const analysis::TextStyle &style) {
     const Result<std::unique_ptr<analysis::SystemSource>> source = analysis::look_at_system();
     if (!source) return source.error();
     analysis::AnalysisOptions options;
@@ -98,9 +101,12 @@ Result<analysis::Report> show_system(bool json, const analysis::TextStyle &style
     options.long_wait_ns = options.long_hold_ns = std::numeric_limits<std::int64_t>::max();
     analysis::Report report = analysis::analyse(**source, options);
     keep_what_is_certain(report, **source);
+    analysis::Shown(filter).narrow(report);
     for (const std::string &note : report.notes) say(note);
-    if (json)
+    if (format == LocksFormat::json)
         write_out(analysis::json_before_timeline(report) + analysis::json_after_timeline(report));
+    else if (format == LocksFormat::dot)
+        analysis::find_format("dot")->make(write_out)->finish(report);
     else
         show_text(report, style);
     return report;

@@ -6,12 +6,14 @@
 
 #include "analysis/render/text.h"
 #include "analysis/report.h"
+#include "cli/locks_options.h"
 #include "lockcore/result.h"
 
 namespace planloop::cli {
 
-// Writes to stdout, as text or as JSON (schema planloop.locks/1, with an empty timeline).
-Result<analysis::Report> show_system(bool json, const analysis::TextStyle &style);
+// Writes to stdout: text, JSON (schema planloop.locks/1, with an empty timeline) or a graph, not JSON lines.
+Result<analysis::Report> show_system(LocksFormat format, const analysis::Filter &filter,
+                                     const analysis::TextStyle &style);
 
 }  // namespace planloop::cli
 

@@ -189,8 +189,7 @@ void append_participant(std::string &out, const Participant &participant) {
     object.close();
 }
 
-void append_finding(std::string &out, const Finding &finding) {
-    JsonObject object(out);
+void add_finding(JsonObject &object, const Finding &finding) {
     object.text("kind", finding.kind)
         .text("severity", severity_name(finding.severity))
         .text("certainty", certainty_name(finding.certainty))
@@ -204,8 +203,13 @@ void append_finding(std::string &out, const Finding &finding) {
     object.text_or_null("resolved_by", finding.resolved_by)
         .list("locks", finding.locks, append_json_string)
         .list("participants", finding.participants, append_participant)
-        .list("also_held_by", finding.also_held_by, append_holder)
-        .close();
+        .list("also_held_by", finding.also_held_by, append_holder);
+}
+
+void append_finding(std::string &out, const Finding &finding) {
+    JsonObject object(out);
+    add_finding(object, finding);
+    object.close();
 }
 
 enum class By { process, call_site, operation };
@@ -331,24 +335,29 @@ void append_json(std::string &out, const TimelineEntry &entry) {
     object.close();
 }
 
+void append_json(std::string &out, const Finding &finding, const Report &report) {
+    JsonObject object(out);
+    object.text("timestamp", format_utc(report.from_utc_ns + finding.from_ns)).text("event", "finding");
+    add_finding(object, finding);
+    object.close();
+}
+
 std::string json_before_timeline(const Report &report) {
     std::string out;
     JsonObject object(out);
-    object.text("schema", "planloop.locks/1")
-        .text("session", report.session)
-        .member("recorded",
-                [&](std::string &to) {
-                    JsonObject(to)
-                        .text("from", format_utc(report.from_utc_ns))
-                        .text("to", format_utc(report.to_utc_ns))
-                        .number("processes", report.processes)
-                        .number("threads", report.threads)
-                        .number("events", report.events)
-                        .number("dropped", report.dropped)
-                        .close();
-                })
-        .list("locks", report.locks, append_lock)
-        .member("timeline", [](std::string &to) { to.push_back('['); });
+    object.text("schema", "planloop.locks/1").text("session", report.session).member("recorded", [&](std::string &to) {
+        JsonObject(to)
+            .text("from", format_utc(report.from_utc_ns))
+            .text("to", format_utc(report.to_utc_ns))
+            .number("processes", report.processes)
+            .number("threads", report.threads)
+            .number("events", report.events)
+            .number("dropped", report.dropped)
+            .close();
+    });
+    if (!report.shown.empty())
+        object.text("shown", report.shown).number("findings_not_shown", report.findings_not_shown);
+    object.list("locks", report.locks, append_lock).member("timeline", [](std::string &to) { to.push_back('['); });
     return out;
 }
 

@@ -19,6 +19,9 @@
 namespace planloop::analysis {
 
 void append_json(std::string &out, const TimelineEntry &entry);
+// A finding as an object that may stand among such entries: `timestamp` and `event`, which is "finding", then as in the
+// report.
+void append_json(std::string &out, const Finding &finding, const Report &report);
 
 // Ends with the timeline's opening bracket.
 std::string json_before_timeline(const Report &report);
@@ -29,7 +32,8 @@ std::string json_after_timeline(const Report &report);
 // unknown_ns, handover_ns, processes, call_sites, operations}, where each table's caused_ns with unknown_ns and
 // handover_ns make waited_ns exactly; `call_sites`, statistics by place; `critical_path` {total_ns, waited_ns, earlier,
 // segments}; `quantile_error`, the share of itself by which a quantile may be off; of a lock `waited_ns` and `queue`
-// {max, mean, from_ns, step_ns, steps as [max, mean]}; of a distribution mean, p90 and count.
+// {max, mean, from_ns, step_ns, steps as [max, mean]}; of a distribution mean, p90 and count. Of a report that tells
+// only a part: `shown`, the options that chose it, and `findings_not_shown`.
 
 // Who waits, as one object of schema planloop.waiting/1; `waiting` must be sorted by lock and time.
 std::string json_waiting(const Report &report);

@@ -309,12 +309,12 @@ void append_text(std::string &out, const TimelineEntry &entry, const TextStyle &
 
 std::string recorded_sentence(const Report &report) {
     if (report.events == 0) return "no lock call was recorded";
-    std::string out =
-        fmt::format("{}, {} on {}", counted(report.processes, "process", "processes"),
-                    counted(report.events, "lock event", "lock events"), counted(report.locks.size(), "lock", "locks"));
+    std::string out = fmt::format("{}, {}", counted(report.processes, "process", "processes"),
+                                  counted(report.events, "lock event", "lock events"));
+    if (report.shown.empty()) out += " on " + counted(report.locks.size(), "lock", "locks");
     const auto worst = std::max_element(report.locks.begin(), report.locks.end(),
                                         [](const LockRow &a, const LockRow &b) { return a.wait.max < b.wait.max; });
-    if (worst != report.locks.end() && worst->wait.max >= kNsPerMs) {
+    if (report.shown.empty() && worst != report.locks.end() && worst->wait.max >= kNsPerMs) {
         fmt::format_to(std::back_inserter(out), ", longest wait {} for {}", short_duration(worst->wait.max),
                        terminal_text(worst->path.empty() ? worst->id : worst->path));
     }
@@ -322,6 +322,15 @@ std::string recorded_sentence(const Report &report) {
         fmt::format_to(std::back_inserter(out), ", {} lost", counted(report.dropped, "event", "events"));
     }
     return out;
+}
+
+std::string shown_sentence(const Report &report) {
+    std::string out = "Shown: " + terminal_text(report.shown);
+    if (report.findings_not_shown > 0) {
+        fmt::format_to(std::back_inserter(out), "; {} not shown",
+                       counted(report.findings_not_shown, "finding is", "findings are"));
+    }
+    return out + '.';
 }
 
 std::string verdict_sentence(const Report &report) {
@@ -335,9 +344,11 @@ std::string verdict_sentence(const Report &report) {
             ++same->second;
         }
     }
+    if (kinds.empty() && report.findings_not_shown > 0) return "none of the findings is about what is shown";
     if (kinds.empty()) return "no deadlock and nothing else to report";
     std::string out;
-    if (std::none_of(kinds.begin(), kinds.end(), [](const auto &kind) { return kind.first == "deadlock"; })) {
+    if (report.findings_not_shown == 0 &&
+        std::none_of(kinds.begin(), kinds.end(), [](const auto &kind) { return kind.first == "deadlock"; })) {
         out = "no deadlock";
     }
     for (const auto &[kind, count] : kinds) {
@@ -359,6 +370,7 @@ std::string render_text(const Report &report, const TextStyle &style) {
         append_folded(out, fmt::format("Session {}: {}.", terminal_text(report.session), recorded_sentence(report)), "",
                       style.columns);
     }
+    if (!report.shown.empty()) append_folded(out, shown_sentence(report), "", style.columns);
     append_folded(out, "Verdict: " + verdict_sentence(report), "", style.columns);
     const LockNames names(report);
     for (const Finding &finding : report.findings) append_finding(out, finding, report, names, style);

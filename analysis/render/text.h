@@ -37,6 +37,8 @@ void append_folded(std::string &out, std::string_view text, std::string_view ind
 
 // One sentence, without a newline: how many processes, events and locks, and the longest wait.
 std::string recorded_sentence(const Report &report);
+// One sentence: what options chose a part of the report, and how many findings are not in it.
+std::string shown_sentence(const Report &report);
 // One sentence: the worst finding, or that there is none.
 std::string verdict_sentence(const Report &report);
 

@@ -71,8 +71,8 @@ void append_locks(std::string &out, const Report &report, const TextStyle &style
     append_heading(
         out,
         fmt::format("Locks. CONTENDED: acquisitions that somebody stood in the way of, and their share of all; "
-                    "QUEUE: most that waited at a time; quantiles within {:.1f} %.",
-                    100 * kQuantileError),
+                    "QUEUE: most that waited at a time; quantiles within {:.1f} %.{}",
+                    100 * kQuantileError, report.shown.empty() ? "" : " Of all calls of the session."),
         style);
     table.append_to(out, {}, style.columns);
     append_more(out, report.locks.size(), shown);
@@ -184,6 +184,11 @@ void append_path(std::string &out, const Report &report, const TextStyle &style)
 }  // namespace
 
 void append_tables(std::string &out, const Report &report, const TextStyle &style) {
+    // The others are sums over the whole session, which is not what was asked for then.
+    if (!report.shown.empty()) {
+        append_locks(out, report, style);
+        return;
+    }
     append_blame(out, report, style);
     append_locks(out, report, style);
     append_sites(out, report, style);
