@@ -143,6 +143,16 @@ const auto make_session_lock = [](auto queued) {
 };
 const auto make_polling_lock = [](auto) { return std::make_unique<PollingLock>(session().directory); };
 
+// The waiter's turn: how long after `begun` it came inside. Then it goes out.
+double turn_us(benchmark::State &state, auto &waiter, std::int64_t begun) {
+    waiter.await('i');
+    const double took_ns = static_cast<double>(waiter.inside_ns() - begun);
+    state.SetIterationTime(took_ns / 1e9);
+    waiter.give_back();
+    waiter.await('o');
+    return took_ns / 1e3;
+}
+
 template <class MakeLock>
 void hand_over(benchmark::State &state, MakeLock make_lock, bool tells_that_it_waits) {
     session();
@@ -159,12 +169,7 @@ void hand_over(benchmark::State &state, MakeLock make_lock, bool tells_that_it_w
         }
         const std::int64_t begun = now_ns();
         lock->unlock();
-        waiter.await('i');
-        const double took_ns = static_cast<double>(waiter.inside_ns() - begun);
-        state.SetIterationTime(took_ns / 1e9);
-        us.push_back(took_ns / 1e3);
-        waiter.give_back();
-        waiter.await('o');
+        us.push_back(turn_us(state, waiter, begun));
     }
     tell_spread(state, us);
 }
@@ -188,12 +193,7 @@ void session_lock_after_a_kill(benchmark::State &state) {
         waiter.await('q');
         const std::int64_t begun = now_ns();
         holder.kill();
-        waiter.await('i');
-        const double took_ns = static_cast<double>(waiter.inside_ns() - begun);
-        state.SetIterationTime(took_ns / 1e9);
-        us.push_back(took_ns / 1e3);
-        waiter.give_back();
-        waiter.await('o');
+        us.push_back(turn_us(state, waiter, begun));
     }
     tell_spread(state, us);
 }

@@ -41,8 +41,7 @@ class UnlockWithoutLock : public Detector {
             if (found.times > 1) finding.summary += fmt::format(" (the first of {} times)", found.times);
             finding.summary +=
                 ". Nothing happens then, but it may believe in a lock that it has lost or never had: look where it "
-                "took "
-                "it, and whether that call succeeded.";
+                "took it, and whether that call succeeded.";
             report.findings.push_back(std::move(finding));
         }
     }
