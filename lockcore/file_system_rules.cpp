@@ -32,8 +32,7 @@ constexpr Row kRows[] = {
     {0x6969,
      {"nfs",
       "flock is a POSIX lock of the whole file there, so the two conflict with each other, an exclusive one needs a "
-      "file "
-      "that is open for writing, and the holder may be on another machine, which no recording here sees",
+      "file that is open for writing, and the holder may be on another machine, which no recording here sees",
       true}},
     {0xff534d42, {"cifs", kSmb, true}},
     {0xfe534d42, {"smb", kSmb, true}},
@@ -45,8 +44,7 @@ constexpr Row kRows[] = {
     {0x794c7630,
      {"overlay",
       "a lock holds within this mount only: who has the file open in the layer below, or in another container's "
-      "overlay "
-      "of it, is not excluded",
+      "overlay of it, is not excluded",
       true}},
     {0x01021997,
      {"9p", "POSIX locks and flock go to the server of the mount, and whether others see them is its decision", true}},

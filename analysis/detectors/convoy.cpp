@@ -86,10 +86,8 @@ class ConvoyDetector : public Detector {
         finding.locks = {model().locks[lock].id};
         finding.summary = fmt::format(
             "{} acquisitions of {} in a row found a queue, of up to {}: each waited for {} on average, for holds of {} "
-            "on "
-            "average (a lock convoy){}. The queue costs the time, not the work under the lock: take the lock less "
-            "often, "
-            "for more work at a time, or give each its own.",
+            "on average (a lock convoy){}. The queue costs the time, not the work under the lock: take the lock "
+            "less often, for more work at a time, or give each its own.",
             run.handovers, lock_words(model(), lock), run.queue, duration_words(run.wait_ns / count),
             duration_words(run.hold_ns / count),
             state.times > 1 ? fmt::format("; it was the longest of {}", state.times) : "");

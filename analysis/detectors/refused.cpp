@@ -85,8 +85,7 @@ class KernelRefused : public Detector {
                 fmt::format(". {} threads would have waited for each other in a circle", found.members.size());
         finding.summary +=
             ". The kernel can be wrong about processes with several threads. Take the locks in one order everywhere, "
-            "or "
-            "give up what is held and try again.";
+            "or give up what is held and try again.";
         return finding;
     }
 

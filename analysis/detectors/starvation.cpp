@@ -119,8 +119,7 @@ class StarvationDetector : public Detector {
         finding.participants.push_back(std::move(who));
         finding.summary = fmt::format(
             "{} waited {} for {}, and {} calls that came later got it first, by {}{}. The kernel keeps no order among "
-            "those "
-            "that wait: let go for longer before asking again, or queue in an order of your own.",
+            "those that wait: let go for longer before asking again, or queue in an order of your own.",
             thread_words(model(), starved.image, starved.pid, starved.tid),
             duration_words(starved.to_ns - starved.from_ns), lock_words(model(), starved.lock), starved.times,
             list_words(names, kMostNames),
