@@ -9,7 +9,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import PATIENCE_S, PYTHON, SHIM, TracedTest
+from harness import BINARY, PATIENCE_S, PYTHON, SHIM, TracedTest
 
 # Locks, waits for a word, and locks so often on several threads that each needs more room.
 WORKER = """
@@ -32,11 +32,12 @@ print("done", flush=True)
 
 
 class Trouble(TracedTest):
-    def run_through(self, trouble, prefix=()):
-        """What a worker says and how it ends when `trouble` happens in the middle; it must be as without."""
+    def run_through(self, trouble, prefix=(), user=()):
+        """What a worker says and how it ends when `trouble` happens in the middle; it must be as without. `user`: a command
+        in front of all, the supervisor too."""
         self.file("lock")
         command = [*prefix, PYTHON, "-c", WORKER]
-        program = subprocess.Popen(self.traced_command(command), env=self.environment, cwd=self.folder, text=True,
+        program = subprocess.Popen([*user, *self.traced_command(command)], env=self.environment, cwd=self.folder, text=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.assertEqual(program.stdout.readline(), "ready\n")
         trouble()
@@ -68,11 +69,19 @@ class Trouble(TracedTest):
         self.assertEqual(self.lost(), 0, "the new recording is not written into by the old one")
 
     def test_folder_becomes_unreadable(self):
-        if os.geteuid() == 0:
-            self.skipTest("root may write everywhere")
+        user = []
+        if os.geteuid() == 0:  # may write everywhere, so somebody else has to run it
+            nobody = 65534
+            user = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups"]
+            os.chown(self.file("lock"), nobody, nobody)
+            os.chown(self.folder, nobody, nobody)
+            reach = self.run_program([*user, BINARY, "dev", "preload-path"])
+            self.assertEqual(reach.returncode, 0, f"user {nobody} cannot run what was built here: {reach.stderr}")
         spool = self.session_folder / "logs" / "spool"
         self.addCleanup(spool.chmod, 0o700)
-        self.run_through(lambda: spool.chmod(0))
+        self.run_through(lambda: spool.chmod(0), user=user)
+        spool.chmod(0o700)
+        self.assertGreater(self.lost(), 0)
 
     def test_file_size_limit(self):
         self.run_through(lambda: None, prefix=["prlimit", "--fsize=65536"])

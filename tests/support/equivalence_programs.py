@@ -395,7 +395,7 @@ ROWS = {
     "while_another_forks": odd_place("while-another-forks", "two threads lock while a third forks a hundred times", 300),
     "many_threads": odd_place("many-threads", "2,500 threads at once", 2500),
     "many_descriptors": odd_place(
-        "many-descriptors", "as many descriptors as allowed, up to 100,000; locks of the first, the last and a child", 9, varies=r"(open|last) \d+"),
+        "many-descriptors", "100,000 descriptors, or as many as the machine lets root have; locks of the first, the last and a child", 9, varies=r"(open|last) \d+"),
     "small_stacks": odd_place("small-stacks", "threads of PTHREAD_STACK_MIN, 16 KiB", 6),
     "interrupted": odd_place("interrupted", "a handler without SA_RESTART ends a wait: EINTR", 4),
     "cancelled": odd_place("cancelled", "a thread that is cancelled while it waits in F_SETLKW", 3),
