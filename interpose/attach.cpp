@@ -14,7 +14,7 @@
 namespace planloop::shim {
 
 Process process;
-thread_local Thread thread;
+constinit thread_local Thread thread{};
 
 namespace {
 

@@ -75,7 +75,7 @@ struct Thread {
 };
 
 extern Process process;
-extern thread_local Thread thread __attribute__((tls_model("initial-exec")));
+extern constinit thread_local Thread thread __attribute__((tls_model("initial-exec")));
 
 bool enter_slowly(Thread &me) noexcept;
 

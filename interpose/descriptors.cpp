@@ -20,6 +20,7 @@ __attribute__((section(".data"))) std::atomic<std::uint64_t> tracked_mask{0};
 std::atomic<std::uint64_t> noted_open{~std::uint64_t{0}};
 std::atomic<std::uint32_t> children_made{1};
 std::atomic<std::uint32_t> ours_after[kNumbered];
+std::atomic<bool> any_ours{true};
 std::atomic<std::uint64_t> compared{0};
 std::atomic<bool> compared_high{false};
 std::atomic<std::uint32_t> compared_as_of{0};
@@ -256,8 +257,12 @@ PLANLOOP_AT_START bool has_lockable_descriptors() noexcept {
 }
 
 void note_descriptors_for_child() noexcept {
-    noted_open.fetch_or(open_among_64(0), std::memory_order_relaxed);
-    children_made.fetch_add(1, std::memory_order_relaxed);
+    // What is as it was is not written: after a fork each page that is written to costs a fault.
+    const std::uint64_t open = open_among_64(0);
+    if ((open & ~noted_open.load(std::memory_order_relaxed)) != 0) noted_open.fetch_or(open, std::memory_order_relaxed);
+    if (!any_ours.load(std::memory_order_acquire)) return;
+    any_ours.store(false, std::memory_order_relaxed);
+    children_made.fetch_add(1, std::memory_order_release);
 }
 
 void note_posix_lock(int fd, std::uint32_t file) noexcept {

@@ -75,6 +75,7 @@ inline constexpr int kNumbered = 1024;
 extern std::atomic<std::uint64_t> noted_open;
 extern std::atomic<std::uint32_t> children_made;  // and one more if a higher number was open at the start
 extern std::atomic<std::uint32_t> ours_after[kNumbered];
+extern std::atomic<bool> any_ours;  // a higher number was noted as ours alone since the last child
 // What was looked for in the share table as of its news `compared_as_of`; bit fd, and the higher numbers together. And
 // one by one: as of which news, and one more.
 extern std::atomic<std::uint64_t> compared;
@@ -109,6 +110,7 @@ inline void forget_noted(int fd) noexcept {
         compared.fetch_and(~bit, std::memory_order_relaxed);
     } else if (static_cast<unsigned>(fd) < static_cast<unsigned>(kNumbered)) {
         ours_after[fd].store(children_made.load(std::memory_order_relaxed), std::memory_order_relaxed);
+        if (!any_ours.load(std::memory_order_relaxed)) any_ours.store(true, std::memory_order_release);
     }
 }
 
@@ -129,12 +131,15 @@ void note_perhaps_shared(int fd) noexcept;
 // A descriptor that is not tracked was copied: when a lock is taken on it or its copy, the other has to be found.
 extern std::atomic<std::uint64_t> copied_mask;
 void note_copy_of_shared(int original, int copy) noexcept;
-inline void note_untracked_copy(int original, int copy) noexcept {
+inline void mark_copied(int original, int copy) noexcept {
     const std::uint64_t bits = std::uint64_t{1} << (static_cast<unsigned>(original) % 64) |
                                std::uint64_t{1} << (static_cast<unsigned>(copy) % 64);
     if ((copied_mask.load(std::memory_order_relaxed) & bits) != bits) {
         copied_mask.fetch_or(bits, std::memory_order_relaxed);
     }
+}
+inline void note_untracked_copy(int original, int copy) noexcept {
+    mark_copied(original, copy);
     if (__builtin_expect(thread.vfork_parent != 0, 0)) thread.vfork_copied = true;
     if (__builtin_expect(perhaps_shared(original), 0)) {
         note_copy_of_shared(original, copy);

@@ -2,6 +2,11 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <gnu/libc-version.h>
+
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+#pragma weak _dl_find_object  // so that the program starts where it is missing
+#endif
 
 namespace planloop::shim {
 
@@ -37,6 +42,20 @@ PLANLOOP_AT_START void resolve_eager() noexcept {
     for (unsigned i = 0; i < static_cast<unsigned>(Symbol::count); ++i) {
         if (kRows[i].when == When::eager) resolve(static_cast<Symbol>(i));
     }
+}
+
+bool is_libcs(Symbol symbol) noexcept {
+    const auto index = static_cast<unsigned>(symbol);
+    void *function = real_functions[index].load(std::memory_order_relaxed);
+    if (function == nullptr) function = resolve(symbol);
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+    dl_find_object its, libcs;
+    return &_dl_find_object != nullptr && _dl_find_object(function, &its) == 0 &&
+           _dl_find_object(reinterpret_cast<void *>(&gnu_get_libc_version), &libcs) == 0 &&
+           its.dlfo_link_map == libcs.dlfo_link_map;
+#else
+    return false;
+#endif
 }
 
 }  // namespace planloop::shim

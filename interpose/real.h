@@ -40,6 +40,8 @@ extern std::atomic<void *> real_functions[static_cast<unsigned>(Symbol::count)];
 // Never null: a program that got as far as calling the hook was linked against the function.
 void *resolve(Symbol symbol) noexcept;
 void resolve_eager() noexcept;
+// Whether the function is libc's own, and not one that another library put in front of it. Asks once.
+bool is_libcs(Symbol symbol) noexcept;
 
 template <Symbol symbol>
 inline typename SymbolType<symbol>::Function *real() noexcept {
