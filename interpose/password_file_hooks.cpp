@@ -1,5 +1,6 @@
 // lckpwdf(3): libc takes a POSIX lock on all of /etc/.pwd.lock, through calls of its own that reach no other hook, and
 // keeps the descriptor to itself. It waits for fifteen seconds at most and then fails with EINTR.
+#include <errno.h>
 #include <fcntl.h>
 #include <shadow.h>
 #include <sys/stat.h>
@@ -29,23 +30,48 @@ Identity password_lock(Thread &me) noexcept {
     return identity;
 }
 
-// libc's descriptor of the file, which it has just opened: the one of that file that nobody knew.
-void track_password_lock(std::uint32_t file) noexcept {
+// Calls visit(fd, status) for libc's descriptor of the file, which it has just opened: the one of that file that nobody
+// knew.
+template <class Visit>
+void with_libcs_descriptor(Visit visit) noexcept {
     struct stat wanted {};
     if (wire::raw_syscall(SYS_newfstatat, AT_FDCWD, kPasswordLock, &wanted, 0) != 0) return;
     for_each_open_descriptor([&](int fd) {
         struct stat status {};
         if (find_descriptor(fd) != nullptr || wire::raw_syscall(SYS_fstat, fd, &status) != 0) return;
-        if (status.st_dev != wanted.st_dev || status.st_ino != wanted.st_ino) return;
-        const std::uint32_t number = process.spool.header().next_description.fetch_add(1, std::memory_order_relaxed);
-        track(fd, {file, number}, status.st_dev, status.st_ino, Descriptor::opened_here);
-        note_posix_lock(fd, file);
+        if (status.st_dev == wanted.st_dev && status.st_ino == wanted.st_ino) visit(fd, status);
     });
+}
+
+void track_password_lock(int fd, const struct stat &status, std::uint32_t file) noexcept {
+    const std::uint32_t number = process.spool.header().next_description.fetch_add(1, std::memory_order_relaxed);
+    track(fd, {file, number}, status.st_dev, status.st_ino, Descriptor::opened_here);
+    note_posix_lock(fd, file);
 }
 
 LockCall whole_file(wire::Mode mode, void *caller) noexcept {
     const auto flags = static_cast<std::uint8_t>(mode == wire::Mode::none ? 0 : wire::kBlocking);
     return {wire::Family::posix, mode, flags, -1, 0, 0, caller};
+}
+
+// The first call of all makes the file, and hardly waits. Before it there is no file that a record could name.
+int record_first_lock(Thread &me, void *caller) {
+    const std::uint64_t begin = process.spool.ticks();
+    const int result = real<Symbol::lckpwdf>()();
+    const int saved_errno = errno;
+    if (result == 0) {
+        with_libcs_descriptor([&](int fd, const struct stat &status) {
+            const std::uint32_t file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
+            wire::Record *record = me.stream.claim(process.spool, me.who(process));
+            if (record == nullptr) return;
+            fill(*record, wire::RecordKind::acquire, whole_file(wire::Mode::exclusive, caller), {file, 0}, begin);
+            record->end = process.spool.ticks();
+            me.stream.publish(record, wire::State::complete);
+            track_password_lock(fd, status, file);
+        });
+    }
+    errno = saved_errno;
+    return result;
 }
 
 }  // namespace
@@ -60,7 +86,7 @@ int planloop_lckpwdf() {
     Thread &me = thread;
     if (!may_record() || !enter(me)) return real<Symbol::lckpwdf>()();
     const Identity identity = password_lock(me);
-    if (identity.file == 0) return real<Symbol::lckpwdf>()();
+    if (identity.file == 0) return record_first_lock(me, __builtin_return_address(0));
     const auto frame = reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0));
     const std::uint64_t now = process.spool.ticks();
     close_abandoned(me, frame, now);
@@ -75,7 +101,10 @@ int planloop_lckpwdf() {
         pthread_cleanup_pop(0);
         return locked;
     });
-    if (result == 0) track_password_lock(identity.file);
+    if (result == 0) {
+        with_libcs_descriptor(
+            [&](int fd, const struct stat &status) { track_password_lock(fd, status, identity.file); });
+    }
     return result;
 }
 

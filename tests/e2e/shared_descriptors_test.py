@@ -372,9 +372,6 @@ class OtherCalls(SharedDescriptors):
     def test_the_lock_of_the_password_files(self):
         path = "/etc/.pwd.lock"
         self.assertEqual(self.a.call("lckpwdf"), 0)
-        if not self.report().holds():  # there was no such file yet, so the call was not recorded
-            self.a.call("ulckpwdf")
-            self.a.call("lckpwdf")
         self.assertEqual(kernel_holders(self.play.pids, path), {self.a.pid})
         self.assertEqual(self.report().holds(), kernel_holds(self.play.pids, [path]))
         b = self.play.root.spawn()
@@ -387,6 +384,24 @@ class OtherCalls(SharedDescriptors):
         b.call("close_range_to_control 3")  # libc's own descriptor is in there
         self.assertEqual(kernel_holders(self.play.pids, path), set())
         self.assertEqual(self.report().holders(path), set())
+
+    @unittest.skipUnless(os.geteuid() == 0, "/etc/.pwd.lock is root's: run as root to test lckpwdf")
+    def test_the_first_lock_of_the_password_files_makes_the_file(self):
+        """On a machine, and here in a mount namespace, where there is none yet."""
+        if self.run_program(["unshare", "--mount", "true"]).returncode != 0:
+            self.skipTest("may not make a mount namespace: run with CAP_SYS_ADMIN to test the first lckpwdf")
+        program = (
+            "import ctypes, os\n"
+            "libc = ctypes.CDLL(None)\n"
+            "assert not os.path.exists('/etc/.pwd.lock')\n"
+            "print(libc.lckpwdf(), libc.ulckpwdf(), libc.lckpwdf(), libc.ulckpwdf())\n"
+        )
+        script = 'mount -t tmpfs none /etc && exec "$0" -c "$1"'
+        run = self.traced("unshare", "--mount", "sh", "-c", script, PYTHON, program)
+        self.assertEqual((run.stdout, run.returncode), ("0 0 0 0\n", 0), run.stderr)
+        row = self.report().lock_of("/etc/.pwd.lock")
+        self.assertEqual((row["family"], row["acquisitions"], row["hold_ns"]["count"]), ("posix", 2, 2))
+        self.assertEqual([entry["reason"] for entry in self.report().events("lock_released")], ["unlock", "unlock"])
 
 
 if __name__ == "__main__":
