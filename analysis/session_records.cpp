@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -49,6 +50,15 @@ std::string shown(const Json &value) {
     return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+// From a begin to an end. `duration_ms` is of a clock that never steps but has microseconds; the two times have
+// nanoseconds, and count as long as they mean the same.
+std::int64_t duration_in(const Json &object, const char *begin, const char *end) {
+    constexpr std::int64_t kRoundingNs = 1'000;
+    const std::int64_t rounded_ns = milliseconds_in(object, "duration_ms");
+    const std::int64_t exact_ns = time_in(object, end) - time_in(object, begin);
+    return std::abs(exact_ns - rounded_ns) <= kRoundingNs ? exact_ns : rounded_ns;
+}
+
 RecordedSpan span_of(const Json &object) {
     RecordedSpan span;
     span.name = text_in(object, "name");
@@ -58,7 +68,7 @@ RecordedSpan span_of(const Json &object) {
     span.id = integer_in<std::uint64_t>(object, "id");
     span.parent_id = integer_in<std::uint64_t>(object, "parent_id");
     span.begin_utc_ns = time_in(object, "start_time");
-    span.duration_ns = milliseconds_in(object, "duration_ms");
+    span.duration_ns = duration_in(object, "start_time", "end_time");
     span.open = text_in(object, "end_time").empty();
     span.pid = integer_in<std::int32_t>(object, "pid");
     span.tid = integer_in<std::int32_t>(object, "tid");
@@ -76,7 +86,7 @@ RecordedTrace trace_of(const Json &document) {
     if (const auto command = document.find("command"); command != document.end() && command->is_array())
         for (const Json &word : *command) trace.command.push_back(shown(word));
     trace.begin_utc_ns = time_in(document, "started_at");
-    trace.duration_ns = milliseconds_in(document, "duration_ms");
+    trace.duration_ns = duration_in(document, "started_at", "completed_at");
     trace.pid = integer_in<std::int32_t>(document, "pid");
     trace.lock_wait_ns = milliseconds_in(document, "lock_wait_ms");
     trace.lock_hold_ns = milliseconds_in(document, "lock_hold_ms");

@@ -4,6 +4,7 @@ judged by the programs that read them, in tests/exports.
 
 import csv
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import unittest
 
 from harness import BINARY, TracedTest
 
+# No mode of a folder stops root, as whom tests may run, but for these rights.
+UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 FORMATS = ("perfetto", "otlp", "speedscope", "csv", "jsonl", "dot")
 
 
@@ -98,6 +101,21 @@ class DevExport(TracedTest):
         self.complaint("--format", "csv", "-o", self.out, "--force", preexec_fn=nothing_fits)
         self.assertEqual(self.out.read_text(), "mine")
         self.assertEqual(self.left_over(), ["out"])
+
+    def test_a_folder_that_may_not_be_written_to(self):
+        closed = self.folder / "closed"
+        closed.mkdir()
+        (closed / "kept").write_text("mine")
+        closed.chmod(0o555)
+        for command, options in (*(("export", ("--format", name)) for name in FORMATS), ("report", ())):
+            dev = [*UNPRIVILEGED, BINARY, "dev", command, "--session", self.session, *options]
+            for name, more in (("new", ()), ("kept", ("--force",))):
+                run = self.run_program([*dev, "-o", closed / name, *more])
+                self.assertEqual((run.returncode, run.stdout), (2, ""))
+                self.assertEqual(run.stderr, f"planloop: cannot write {closed / name}: Permission denied\n")
+            self.assertEqual(self.run_program([*dev, "-o", self.out, "--force"]).returncode, 0)
+        self.assertEqual([path.name for path in closed.iterdir()], ["kept"])
+        self.assertEqual((closed / "kept").read_text(), "mine")
 
     def test_whoever_stops_reading_ends_it_without_a_word(self):
         shell = f"'{BINARY}' dev export --session {self.session} --format csv | true"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import unittest
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 
 from harness import PYTHON, TracedTest, kernel_locks, wait_until
@@ -346,6 +347,78 @@ class EmptySession(ExportTest):
         self.assertEqual(self.stacks(), [[], []])
         self.assertEqual(self.slices(), [])
         self.assertIn("nobody waits", self.drawn())
+
+
+class Operations(ExportTest):
+    """What instrumented programs recorded of their own work stands in both formats as it stands in their files."""
+
+    def setUp(self):
+        super().setUp()
+        self.planloop("sessions", "create", "--id", self.session)
+        for payload, status in (({"add_tasks": [{"title": "one"}]}, 0), ({"tasks": [{"id": 9, "status": "DONE"}]}, 1)):
+            run = self.planloop("update", "--session", self.session, input=json.dumps({"session": self.session, **payload}))
+            self.assertEqual(run.returncode, status, run.stderr)
+        logs = self.home / "sessions" / self.session / "logs"
+        self.traces = [json.loads(path.read_text()) for path in sorted(logs.glob("traces/*.json"))]
+        self.assertEqual({trace["status"] for trace in self.traces}, {"ok", "error"})
+        (self.error,) = [json.loads(path.read_text()) for path in logs.glob("errors/*_error.json")]
+
+    @staticmethod
+    def nanoseconds(timestamp):
+        whole, _, fraction = timestamp.removesuffix("Z").partition(".")
+        seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+        return seconds * 10**9 + int(fraction.ljust(9, "0"))
+
+    def recorded(self):
+        """(trace id, name): begin, end, name of the parent, status, metadata."""
+        return {
+            (trace["trace_id"], span["name"]): (
+                self.nanoseconds(span["start_time"]), self.nanoseconds(span["end_time"]), span.get("parent"),
+                span["status"], {key: str(value) for key, value in span["metadata"].items()})
+            for trace in self.traces for span in trace["spans"]
+        }
+
+    def test_otlp_has_their_spans_and_errors_above_the_waits_and_holds(self):
+        spans = self.spans()
+        by_id = {span["spanId"]: span for span in spans}
+        own = [span for span in spans if "planloop.status" in span["attributes"]]
+        got = {}
+        for span in own:
+            attributes = span["attributes"]
+            parent = by_id[span["parentSpanId"]]["name"] if "parentSpanId" in span else None
+            metadata = {key.removeprefix("planloop.metadata."): value for key, value in attributes.items() if "metadata" in key}
+            got[attributes["planloop.trace_id"], span["name"]] = (
+                int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"]), parent, attributes["planloop.status"], metadata)
+            self.assertEqual(span["status"].get("code", 0), 2 if attributes["planloop.status"] == "error" else 0)
+        self.assertEqual(got, self.recorded())
+
+        (exception,) = [event for span in own for event in span.get("events", [])]
+        self.assertEqual(exception["attributes"]["exception.type"], self.error["error_type"])
+        self.assertEqual(exception["attributes"]["exception.message"], self.error["error_message"])
+        updates = {span["traceId"]: span["spanId"] for span in own if "parentSpanId" not in span}
+        for span in spans:
+            if span["traceId"] in updates:
+                while "parentSpanId" in span:
+                    span = by_id[span["parentSpanId"]]
+                self.assertEqual(span["spanId"], updates[span["traceId"]], "the update is above all that it did")
+
+    def test_perfetto_has_them_as_slices_inside_each_other(self):
+        rows, arguments = self.trace(
+            "select id, ts, dur, name, parent_id, arg_set_id from slice where category = 'span'",
+            "select arg_set_id, key, display_value from args where key like 'debug.%'",
+        )
+        by_set = defaultdict(dict)
+        for row in arguments:
+            by_set[row["arg_set_id"]][row["key"].removeprefix("debug.")] = row["display_value"]
+        names = {row["id"]: row["name"] for row in rows}
+        got = {}
+        for row in rows:
+            of = dict(by_set[row["arg_set_id"]])  # slices with the same arguments share them
+            trace_id, status = of.pop("trace_id"), of.pop("status")
+            of.pop("error", None)
+            begin = int(row["ts"])
+            got[trace_id, row["name"]] = (begin, begin + int(row["dur"]), names.get(row["parent_id"]), status, of)
+        self.assertEqual(got, self.recorded())
 
 
 class Deadlock(ExportTest):

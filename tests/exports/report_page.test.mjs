@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import {execFileSync, spawnSync} from 'node:child_process';
 import {mkdtempSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
-import {join} from 'node:path';
+import {dirname, join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 import {pathToFileURL} from 'node:url';
 import {chromium} from 'playwright-core';
@@ -250,6 +250,39 @@ describe('filters, zoom and tables', () => {
     await page.close();
   });
 
+  test('pinch with two fingers: what is between them stays there, and one finger moves on', async () => {
+    const {page, complaints} = await open(file, {viewport: {width: 390, height: 800}, hasTouch: true, isMobile: true});
+    await page.locator('#timeline').scrollIntoViewIfNeeded();
+    const box = await page.locator('#timeline').boundingBox();
+    const view = () => page.evaluate(() => ({from: window.planloop.timeline.from, to: window.planloop.timeline.to}));
+    const timeAt = x => page.evaluate(at => window.planloop.timeline.time(at), x);
+    const fingers = await page.context().newCDPSession(page);
+    const touch = (type, ...xs) => fingers.send('Input.dispatchTouchEvent', {
+      type, touchPoints: xs.map((x, id) => ({x: box.x + x, y: box.y + 100, id})),
+    });
+    const whole = await view();
+    const middle = await timeAt(240);
+    await touch('touchStart', 220);
+    await touch('touchStart', 220, 260);
+    for (let apart = 20; apart <= 80; apart += 10) await touch('touchMove', 240 - apart, 240 + apart);
+    await settled(page);
+    const near = await view();
+    const zoomed = (whole.to - whole.from) / (near.to - near.from);
+    assert.ok(zoomed > 3 && zoomed < 5, `zoomed in ${zoomed} times by fingers that went four times as far apart`);
+    assert.ok(Math.abs(await timeAt(240) - middle) < (near.to - near.from) / 20);
+    await fingers.send('Input.dispatchTouchEvent', {type: 'touchEnd', touchPoints: [{x: box.x + 320, y: box.y + 100, id: 1}]});
+    assert.equal(await page.evaluate(() => window.planloop.timeline.pointers.size), 1);
+    await touch('touchMove', 120);
+    await settled(page);
+    const moved = await view();
+    assert.ok(moved.from > near.from, 'the finger that is left pans');
+    assert.ok(Math.abs((moved.to - moved.from) / (near.to - near.from) - 1) < 1e-6);
+    await touch('touchEnd');
+    assert.equal(await page.evaluate(() => window.planloop.timeline.pointers.size), 0);
+    assert.deepEqual(complaints, []);
+    await page.close();
+  });
+
   test('sort by any column and search', async () => {
     const {page} = await open(file);
     const table = page.locator('#locks');
@@ -258,6 +291,66 @@ describe('filters, zoom and tables', () => {
     assert.deepEqual(column.map(Number), column.map(Number).sort((a, b) => b - a));
     await table.locator('input[type=search]').fill(json.locks[0].path);
     assert.equal(await table.locator('tbody tr:visible').count(), 1);
+    await page.close();
+  });
+});
+
+describe('culprits and operations', () => {
+  let file, json;
+  const log = () => JSON.parse(execFileSync(binary, ['dev', 'trace', errorId(), '--session', 'work', '--json'], {env: environment}));
+  const errorId = () => JSON.parse(execFileSync(binary, ['dev', 'errors', 'list', '--session', 'work', '--json'], {env: environment}))[0].trace_id;
+  before(() => {
+    const program = `
+planloop sessions create --id work
+flock held sleep 0.2 & flock held sleep 0.2 & flock held true &
+for i in 1 2 3; do printf '{"session":"work","add_tasks":[{"title":"%s"}]}' $i | planloop update --session work & done
+printf '{"session":"work","tasks":[{"id":99,"status":"DONE"}]}' | planloop update --session work
+wait
+`;
+    environment.PATH = `${dirname(binary)}:${process.env.PATH}`;
+    record('work', 'sh', '-c', program);
+    file = report('work');
+    json = locksJson('work');
+  });
+
+  test('have tables with what dev locks says', async () => {
+    const {page, complaints} = await open(file);
+    assert.ok(json.blame.processes.length >= 2);
+    for (const [id, culprits, name] of [
+      ['culprit-processes', json.blame.processes, one => `${one.process} ${one.pid}`],
+      ['culprit-operations', json.blame.operations, one => one.operation],
+    ]) {
+      const rows = await page.locator(`#${id} tbody tr`).evaluateAll(all => all.map(row => [...row.cells].map(cell => cell.dataset.value ?? cell.textContent)));
+      assert.deepEqual(rows.map(([who, caused, , waits]) => [who, Number(caused), Number(waits)]),
+        culprits.map(one => [name(one), one.caused_ns, one.waits]));
+      const shares = rows.map(([, , share]) => Number(share));
+      assert.ok(shares.every((share, i) => Math.abs(share - 100 * culprits[i].caused_ns / json.blame.waited_ns) < 0.01));
+    }
+    await page.locator('#culprit-processes').getByRole('button', {name: 'Process'}).click();
+    const names = await page.locator('#culprit-processes tbody td:first-child').allInnerTexts();
+    assert.deepEqual(names, [...names].sort().reverse());
+    assert.deepEqual(complaints, []);
+    await page.close();
+  });
+
+  test('show spans above the lock calls that they made, and lead from an error to them', async () => {
+    const {page, complaints} = await open(file);
+    const {trace} = log();
+    const drawn = await page.evaluate(() => {
+      const {session} = window.planloop;
+      return Array.from({length: session.calls.count}, (_, i) => [session.texts[session.calls.trace[i]], session.spansAround(i).map(({name}) => name)]);
+    });
+    assert.equal(drawn.filter(([, around]) => around.includes('update')).length, 4);
+    assert.match(await page.locator('#errors').innerText(), /there is no task 99/);
+    await page.locator('#errors [data-goto=trace]').click();
+    assert.equal(await page.locator('#filter-text').inputValue(), trace.trace_id);
+    assert.match(await page.locator('#filter-count').innerText(), /^1 of /);
+    const row = page.locator('#operations tbody tr', {hasText: trace.trace_id});
+    assert.match(await row.innerText(), new RegExp(`error[\\s\\S]*${trace.spans.length}[\\s\\S]*planloop update`));
+    await page.locator('#timeline').focus();
+    await page.keyboard.press('n');
+    assert.match(await page.locator('#details-list').innerText(), /inside\s+update/);
+    assert.deepEqual(complaints, []);
     await page.close();
   });
 });

@@ -49,6 +49,18 @@ TEST_F(SessionRecordsTest, ReadsATraceThatPythonWrote) {
     EXPECT_EQ(trace.spans[0].metadata[1].second, "me");
 }
 
+TEST_F(SessionRecordsTest, TimesToTheNanosecondCountUnlessTheClockStepped) {
+    put(traces_dir(session_), "tr_1.json",
+        R"({"trace_id":"tr_1","started_at":"2026-11-22T08:00:00Z","completed_at":"2026-11-22T08:00:00.012735235Z",
+            "duration_ms":12.735,"spans":[{"name":"stepped","start_time":"2026-11-22T08:00:00Z",
+            "end_time":"2026-11-22T07:59:00Z","duration_ms":0.339}]})");
+    const SessionRecords records = read_session_records(session_);
+    ASSERT_EQ(records.traces.size(), 1u);
+    EXPECT_EQ(records.traces[0].duration_ns, 12'735'235);
+    ASSERT_EQ(records.traces[0].spans.size(), 1u);
+    EXPECT_EQ(records.traces[0].spans[0].duration_ns, 339'000);
+}
+
 TEST_F(SessionRecordsTest, WhatHasTheWrongTypeIsAsIfItWereNotThere) {
     put(traces_dir(session_), "tr_2.json",
         R"({"trace_id":7,"command":"no","started_at":12,"duration_ms":"long","spans":[1,{"name":[],"pid":"x",
