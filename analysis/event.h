@@ -70,6 +70,7 @@ struct ProcessInfo {  // a process image: what one exec or fork made
     std::uint32_t parent_process = 0;
     std::uint32_t uid = 0;
     bool replaced_by_exec = false;
+    bool hearsay = false;  // no image of its own, but a name that planloop.jsonl gives to what a process did
     std::string command_line, executable, working_folder, trace_id, operation;
     std::string name;  // short: last part of argv[0]
 };

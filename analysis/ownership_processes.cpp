@@ -145,7 +145,7 @@ void Ownership::process_started(const Event &event) {
     } else if (model_.table.process(process).image != 0) {
         process_replaced(process, event);
     }
-    if (model_.table.process(process).image == 0) model_.table.count_process();
+    model_.table.count(process);
     model_.table.process(process).out_of_sight = false;
     model_.table.attach(process, event.process, info);
     if (!model_.table.process(process).undecided.empty()) holds_.decide_all(model_.table.process(process), nullptr);

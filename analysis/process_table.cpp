@@ -49,10 +49,18 @@ Index ProcessTable::process_of(const Event &event) {
     if (index == kNone) index = add_process(pid);
     Process &process = processes_[index];
     if (process.image == 0 && event.process != 0) {
-        if (info.pid == 0) ++processes_seen_;  // no start record will count it
-        attach(index, event.process, info);
+        if (info.pid == 0 || info.hearsay) count(index);  // no start record may ever count it
+        if (!info.hearsay)
+            attach(index, event.process, info);
+        else if (process.name_image == 0)
+            process.name_image = event.process;
     }
     return index;
+}
+
+void ProcessTable::count(Index process) {
+    if (!processes_[process].counted) ++processes_seen_;
+    processes_[process].counted = true;
 }
 
 void ProcessTable::attach(Index index, std::uint32_t image, const ProcessInfo &info) {

@@ -53,6 +53,7 @@ struct Process {
     std::uint64_t start_time = 0;    // 0: unknown
     std::uint32_t image = 0;         // the present one; 0: never attached
     std::uint32_t name_image = 0;    // image to take name and trace id from
+    bool counted = false;            // in processes_seen()
     bool main_seen = false;          // its first thread was counted
     bool nameless_children = false;  // it forked a child whose pid is not known
     bool out_of_sight = false;       // became a program that is not traced: how it ends is not recorded
@@ -90,7 +91,7 @@ class ProcessTable {
     Index find_stream(std::uint32_t stream) const { return by_stream_.find(stream); }
     Index add_process(std::int32_t pid);
     void attach(Index process, std::uint32_t image, const ProcessInfo &info);
-    void count_process() { ++processes_seen_; }
+    void count(Index process);  // once
     void copy_descriptors(Index from, Index to);
     void release_threads(Index process);
     void release_process(Index process);  // its threads and descriptors are gone

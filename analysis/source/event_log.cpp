@@ -175,6 +175,7 @@ std::uint32_t LogEvents::process_number(const LogFields &fields) {
     if (added) {
         ProcessInfo info;
         info.pid = small(fields.pid);
+        info.hearsay = true;
         info.command_line = info.name = fields.process;
         info.trace_id = fields.trace_id;
         info.operation = fields.operation.empty() ? fields.process : fields.operation;

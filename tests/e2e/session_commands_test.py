@@ -8,7 +8,7 @@ import stat
 import subprocess
 import unittest
 
-from harness import BINARY, PROGRAMS, TracedTest, wait_until
+from harness import BINARY, PATIENCE_S, PROGRAMS, TracedTest, wait_until
 
 WORKER = str(PROGRAMS / "session_worker")
 
@@ -252,6 +252,27 @@ class SessionCommands(TracedTest):
         self.assertEqual(self.traced(BINARY, "update", "--file", payload).returncode, 0)
         report = self.report()
         self.assertEqual([row["id"] for row in report.locks], ["session"], "the guard is planloop's own affair")
+
+    def test_a_wait_under_the_wrapper_is_blamed_on_who_held_the_lock(self):
+        """The wait stands in planloop.jsonl, and that its process began, in the spool: somewhat later."""
+        self.create()
+        holder = subprocess.Popen([WORKER, "test", "hold"], env=self.environment,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.addCleanup(holder.kill)
+        self.assertEqual(holder.stdout.readline(), "held\n")
+        payload = self.folder / "payload.json"
+        payload.write_text('{"session":"test","done":true}')
+        waiter = subprocess.Popen(self.traced_command([BINARY, "update", "--file", payload]), env=self.environment,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        log = self.place / "logs" / "planloop.jsonl"
+        wait_until("the update waits", lambda: log.read_text().count('"lock_requested"') == 3)
+        holder.communicate()
+        self.assertEqual((waiter.wait(PATIENCE_S), waiter.communicate()[0] != ""), (0, True))
+        acquired = self.report().events("lock_acquired")[-1]
+        self.assertEqual(acquired["operation"], "update")
+        self.assertEqual([blocker["pid"] for blocker in acquired["blocked_by"]], [holder.pid])
+        (culprit,) = self.report().data["blame"]["processes"]
+        self.assertEqual((culprit["pid"], culprit["waits"]), (holder.pid, 1))
 
     def test_a_trace_id_is_inherited_in_either_form(self):
         self.create()
