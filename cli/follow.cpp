@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
@@ -14,6 +16,7 @@
 #include <iterator>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -23,6 +26,7 @@
 #include "analysis/source/event_source.h"
 #include "cli/live_watch.h"
 #include "cli/output.h"
+#include "lockcore/closed_spool.h"
 #include "lockcore/descriptor.h"
 #include "lockcore/process_status.h"
 #include "lockcore/wire/spool_format.h"
@@ -34,7 +38,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr timespec kLookInterval{0, 20'000'000};
 constexpr timespec kShortInterval{0, 3'000'000};
-constexpr std::chrono::milliseconds kRollCall{200};  // between two looks at whether anybody is left
+constexpr std::chrono::milliseconds kRollCall{200};   // between two looks at whether anybody is left
+constexpr std::chrono::milliseconds kBeginning{500};  // in which somebody may come into a session without any event
 constexpr std::int64_t kLongestDelayNs = 500'000'000;
 
 volatile sig_atomic_t interrupted = 0;
@@ -49,6 +54,17 @@ void catch_signals() {
     action.sa_handler = interrupt;
     ::sigemptyset(&action.sa_mask);
     for (const int number : {SIGINT, SIGTERM}) ::sigaction(number, &action, nullptr);
+}
+
+// Whether some process has one of the session's spools mapped. Looks at all processes of the machine.
+bool mapped_by_anybody(const Session &session) {
+    const auto spools = list_spools(session);
+    if (!spools) return false;
+    const MappedFiles mapped = mapped_spools();
+    return std::any_of(spools->begin(), spools->end(), [&](const std::string &path) {
+        struct stat status {};
+        return ::stat(path.c_str(), &status) == 0 && mapped.count({status.st_dev, status.st_ino}) != 0;
+    });
 }
 
 // Whether a `dev run` records into one of the session's spools.
@@ -69,22 +85,23 @@ bool supervised(const Session &session) {
 
 class LiveSource : public analysis::EventSource {
   public:
-    LiveSource(const Session &session, std::unique_ptr<EventSource> inner, LiveWatch &watch)
-        : session_(session), inner_(std::move(inner)), watch_(watch) {}
+    LiveSource(const Session &session, std::unique_ptr<EventSource> inner, LiveWatch &watch, bool &over)
+        : session_(session), over_(over), watch_(watch), inner_(std::move(inner)) {}
 
     bool next(analysis::Event &event) override {
         while (interrupted == 0) {
             if (inner_->next(event)) {
-                last_look_ = false;
+                over_ = false;
+                seen_any_ = true;
                 note(event);
                 return true;
             }
-            if (last_look_) return false;
+            if (over_) return false;
             const bool soon = watch_.look();
             if (!finish_out()) return false;
-            // What was recorded before everybody was gone can be seen by the look after the next pause.
-            last_look_ = Clock::now() >= next_roll_call_ && !anybody_left();
-            ::ppoll(nullptr, 0, soon ? &kShortInterval : &kLookInterval, nullptr);
+            // What was recorded before everybody was gone is found by the look after the next pause.
+            over_ = Clock::now() >= next_roll_call_ && everybody_gone();
+            ::ppoll(nullptr, 0, soon && !over_ ? &kShortInterval : &kLookInterval, nullptr);
         }
         return false;
     }
@@ -101,18 +118,25 @@ class LiveSource : public analysis::EventSource {
         if (event.kind == analysis::EventKind::process_ended) running_.erase(event.pid);
     }
     bool anybody_left() {
-        next_roll_call_ = Clock::now() + kRollCall;
         for (auto at = running_.begin(); at != running_.end(); at = running_.erase(at))
             if (process_runs(at->first, at->second)) return true;
-        return supervised(session_);
+        return supervised(session_) || mapped_by_anybody(session_);
+    }
+    bool everybody_gone() {
+        next_roll_call_ = Clock::now() + kRollCall;
+        const bool left = anybody_left();
+        if (left || !alone_since_) alone_since_ = Clock::now();
+        return !left && (seen_any_ || Clock::now() >= *alone_since_ + kBeginning);
     }
 
     const Session &session_;
-    std::unique_ptr<EventSource> inner_;
+    bool &over_;  // nobody writes any more, as far as is known
     LiveWatch &watch_;
+    std::unique_ptr<EventSource> inner_;
     std::map<std::int32_t, std::uint64_t> running_;  // pid, start time
     Clock::time_point next_roll_call_;
-    bool last_look_ = false;
+    std::optional<Clock::time_point> alone_since_;
+    bool seen_any_ = false;
 };
 
 }  // namespace
@@ -120,12 +144,14 @@ class LiveSource : public analysis::EventSource {
 Result<analysis::Report> follow_session(const Session &session, analysis::AnalysisOptions options, bool json,
                                         const analysis::TextStyle &style) {
     analysis::SourceOptions following;
+    bool over = false;
     following.follow = true;
+    following.over = [&over] { return over; };
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session, following);
     if (!source) return source.error();
     catch_signals();
     LiveWatch watch([](const analysis::Finding &deadlock) { say(standing_sentence(deadlock)); });
-    LiveSource live(session, std::move(*source), watch);
+    LiveSource live(session, std::move(*source), watch, over);
     options.listener = &watch;
     options.longest_delay_ns = kLongestDelayNs;
     std::string row;

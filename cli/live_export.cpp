@@ -29,6 +29,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kLookInterval{25};
+constexpr std::chrono::milliseconds kQuietInterval{60};  // when nothing has happened for kQuietLooks looks
+constexpr int kQuietLooks = 80;
 constexpr std::chrono::milliseconds kShortInterval{3};  // while a deadlock waits to be confirmed
 constexpr std::uint64_t kEventsBetweenLooks = 4'096;    // at deadlocks, when there is no pause
 constexpr std::int64_t kLongestDelayNs = 500'000'000;   // of a line in planloop.jsonl
@@ -61,12 +63,12 @@ class Control {
         const std::lock_guard lock(mutex_);
         return deadline_ && Clock::now() >= *deadline_;
     }
-    void pause(bool briefly) {
+    void pause(std::chrono::milliseconds interval) {
         std::unique_lock lock(mutex_);
         if (deadline_) {
             changed_.wait_for(lock, std::chrono::milliseconds(1));
         } else {
-            changed_.wait_for(lock, briefly ? kShortInterval : kLookInterval, [&] { return deadline_.has_value(); });
+            changed_.wait_for(lock, interval, [&] { return deadline_.has_value(); });
         }
     }
 
@@ -166,10 +168,14 @@ class FollowedSource : public analysis::EventSource {
             looks_next_ = !found;
             const bool look = watch_ != nullptr && (!found || ++events_ % kEventsBetweenLooks == 0);
             const bool soon = look && watch_->look();
-            if (found) return true;
+            if (found) {
+                quiet_ = 0;
+                return true;
+            }
             if (looked_at_end_) return false;
             if (lines_ != nullptr) lines_->flush();
-            control_.pause(soon);
+            quiet_ = std::min(quiet_ + 1, kQuietLooks);
+            control_.pause(soon ? kShortInterval : quiet_ == kQuietLooks ? kQuietInterval : kLookInterval);
         }
     }
     const analysis::ProcessInfo &process(std::uint32_t id) const override { return inner_->process(id); }
@@ -189,6 +195,7 @@ class FollowedSource : public analysis::EventSource {
     LineExport *lines_;
     LiveWatch *watch_;
     std::uint64_t events_ = 0;
+    int quiet_ = 0;  // looks since the last event
 };
 
 // The event source numbers the spools that it can read by age.
@@ -247,6 +254,7 @@ void LiveExport::Shared::follow() {
     }
     analysis::SourceOptions source_options;
     source_options.follow = true;
+    source_options.over = [this] { return control.seen_all(); };
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session, source_options);
     if (!source) {
         result.error = source.error().message;

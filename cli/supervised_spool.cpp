@@ -63,6 +63,8 @@ Result<std::unique_ptr<SupervisedSpool>> SupervisedSpool::open(const Session &se
     }
     if (result != 0) return Error{fmt::format("cannot record in {}: {}", session.spool_dir(), reason_text(-result))};
     spool->identity_ = {0, ::getpid(), ::getpid()};
+    // At once: who follows the session sees by it that somebody will come.
+    spool->try_to_lead();
     return spool;
 }
 

@@ -100,6 +100,7 @@ Result<void> SpoolReader::read_header(std::uint64_t size) {
                                  header.version, wire::kFormatVersion)};
     }
     for (std::size_t i = 0; i < boot_.size(); ++i) boot_[i] = header.boot_id[i];
+    of_this_boot_ = boot_ != BootId{} && boot_ == boot_id();
     created_ = header.created;
     format_ = header.version;
     if (header.version > 1 && header.ring_bytes % wire::kRingChunkBytes == 0) ring_bytes_ = header.ring_bytes;
@@ -143,7 +144,7 @@ std::optional<wire::Calibration> SpoolReader::final_calibration() const {
 // any pair in the file, but only in the boot that the spool is of.
 void SpoolReader::calibrate_here() {
     if (const auto final = final_calibration()) return clock_.add(wire::ClockKind::tsc, *final, true);
-    if (boot_ == BootId{} || boot_ != boot_id()) return;
+    if (!of_this_boot_) return;
     if (const auto now = calibrate_now(wire::ClockKind::tsc)) clock_.add(wire::ClockKind::tsc, *now, true);
 }
 
@@ -240,7 +241,8 @@ void SpoolReader::scan(std::uint64_t from, std::uint64_t to, std::uint64_t limit
         offset = std::min(next, page_up(to));
     }
     end_gap(std::min(offset, page_up(to)));
-    scanned_to_ = std::max(scanned_to_, std::min(offset, page_up(limit)));
+    // A chunk may reach beyond what was there of the file when its first page was claimed.
+    scanned_to_ = std::max({scanned_to_, std::min(offset, page_up(limit)), gap});
 }
 
 // Looks at what was claimed of a ring since the last look: at most all of it.

@@ -9,6 +9,13 @@
 // was pending when it was read is looked at again with reread(). A ring may be overwritten meanwhile: its chunks are
 // asked for their headers again after each look, and what was overwritten unread is told by overwritten().
 //
+// What a cursor may pass while the spool is written: a stream's chunks are claimed, filled and shown one after the
+// other, so one that shows up while its predecessor does not was only read later in the same look; the predecessor is
+// waited for, half a second at most, since its page may be damaged. Slots are claimed in order and committed in order,
+// with two exceptions. Text is committed before the record that it belongs to, so text alone never passes a gap. And
+// a signal handler may come between a claim and its commit: what it records passes the gap at the next look, and the
+// slot is looked at again at each look from then on, since the handler may block for as long as it likes.
+//
 // Errors: open() says in one line why a file is no spool that can be read; damage found later is counted and told in
 // notes. Threads: one user at a time. Signals: not async-signal-safe.
 #ifndef PLANLOOP_LOCKCORE_SPOOL_READER_H
@@ -109,9 +116,11 @@ class SpoolReader {
 
     // Looks for chunks added since. Streams keep their places in streams(), new ones come behind.
     void poll();
-    // While following a live spool, an uncommitted slot is waited for until the poll after the one that first met it.
+    // The spool is still written: what is not there yet is waited for. False, also after true: nothing is.
     void set_following(bool following) noexcept { following_ = following; }
     bool following() const noexcept { return following_; }
+    // Whether its clock is the one that this machine has now.
+    bool of_this_boot() const noexcept { return of_this_boot_; }
     std::uint64_t polls() const noexcept { return polls_; }
 
     // Updates what a call that has come back may have changed of a record; true once it is final, or overwritten and
@@ -147,6 +156,7 @@ class SpoolReader {
     int fd_ = -1;
     std::unique_ptr<PackedSpool> packed_;  // what is read in place of the file, if it is compressed
     BootId boot_{};
+    bool of_this_boot_ = false;
     wire::Calibration created_{};
     std::uint32_t format_ = 0;  // version of the spool
     SpoolClock clock_;
@@ -167,6 +177,7 @@ class SpoolReader {
     bool sorted_ = false;
     bool following_ = false;
     std::uint64_t polls_ = 0;
+    std::unique_ptr<unsigned char[]> scratch_;  // of the cursor that reads just now
     SpoolDamage damage_;
 };
 
@@ -180,12 +191,19 @@ class StreamCursor {
 
   private:
     enum class Found : std::uint8_t { committed, nothing, not_yet, overwritten };
+    struct Passed {  // a slot that later ones were read before
+        SpoolChunk chunk;
+        std::uint32_t slot;
+    };
     const SpoolChunk *present(const SpoolStream &stream);
     const SpoolChunk *following(const SpoolStream &stream) const;
     bool move_on(SpoolReader &reader, const SpoolStream &stream);
     void give_back_window();
     const unsigned char *slot_at(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
-    void reread_fields(SpoolReader &reader, std::size_t bytes);
+    std::size_t read_window(SpoolReader &reader, std::size_t bytes);
+    void pass(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
+    bool take_passed(SpoolReader &reader, SpoolRecord &record);
+    bool finish_record(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot, SpoolRecord &record);
     bool still_to_come(std::uint32_t sequence);
     bool is_last(const SpoolReader &reader, const SpoolStream &stream);
     Found find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk);
@@ -210,6 +228,8 @@ class StreamCursor {
     std::unique_ptr<unsigned char[]> window_;
     std::uint64_t stalled_slot_ = 0;  // an uncommitted slot that a committed one follows, first met at stalled_poll_
     std::uint64_t stalled_poll_ = 0;
+    std::vector<Passed> passed_;
+    std::uint64_t passed_poll_ = 0;  // of the last look at them
 };
 
 }  // namespace planloop

@@ -1,6 +1,7 @@
 // StreamCursor of spool_reader.h: one stream of a spool through a small window.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "lockcore/spool_reader.h"
 #include "lockcore/spool_slot.h"
@@ -11,13 +12,14 @@ namespace {
 // While following, how far behind an empty slot a committed one is looked for. A thread claims its slots in order, so
 // only signal handlers come in between.
 constexpr std::uint32_t kLookAheadSlots = 64;
+constexpr std::size_t kMostFollowedSlots = kLookAheadSlots;  // in a window then: a poll mostly finds little
 
 // All windows together stay near this, whatever the number of streams.
 constexpr std::size_t kWindowBudgetBytes = std::size_t{8} << 20;
 
 std::uint32_t window_size(std::size_t streams, bool following) {
     const std::size_t share = kWindowBudgetBytes / std::max<std::size_t>(streams, 1) / wire::kSlotBytes;
-    const std::size_t most = following ? kLookAheadSlots : 1024;  // a poll mostly finds little
+    const std::size_t most = following ? kMostFollowedSlots : 1024;
     return static_cast<std::uint32_t>(std::clamp<std::size_t>(share, 8, most) * wire::kSlotBytes);
 }
 
@@ -59,6 +61,15 @@ void decode(const RawSlot &raw, wire::State state, const SpoolChunk &chunk, std:
     record.payload.clear();
 }
 
+bool anything_committed(const unsigned char *slots, std::size_t bytes) {
+    for (std::size_t at = 0; at + wire::kSlotBytes <= bytes; at += wire::kSlotBytes) {
+        std::uint32_t commit = 0;
+        std::memcpy(&commit, slots + at, sizeof(commit));
+        if (commit != 0) return true;
+    }
+    return false;
+}
+
 }  // namespace
 
 // The bytes of a slot, or nullptr when the file ends before its last one.
@@ -76,8 +87,7 @@ const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk
     const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(left, window_bytes_));
     window_begin_ = offset;
     window_poll_ = reader.polls();
-    std::size_t got = reader.read_at(offset, window_.get(), want);
-    if (reader.following() && got > 0) reread_fields(reader, got);
+    std::size_t got = read_window(reader, want);
     if (reader.ring_bytes() != 0 && !reader.still_there(chunk, reader.streams()[stream_].id)) {
         gone_ = true;
         got = 0;
@@ -86,30 +96,44 @@ const unsigned char *StreamCursor::slot_at(SpoolReader &reader, const SpoolChunk
     return got >= wire::kSlotBytes ? window_.get() : nullptr;
 }
 
-// A copy made while a record was being written may hold its commit word and yet older fields. Fields from a second
-// copy under the commit words of the first are whole.
-void StreamCursor::reread_fields(SpoolReader &reader, std::size_t bytes) {
-    const auto second = std::make_unique_for_overwrite<unsigned char[]>(bytes);
-    const std::size_t again = reader.read_at(window_begin_, second.get(), bytes);
+// While following: a copy made while a record was being written may hold its commit word and yet older fields, so the
+// fields come from a second copy, made after the commit words were seen. A look mostly finds slots that nobody used.
+std::size_t StreamCursor::read_window(SpoolReader &reader, std::size_t bytes) {
+    const std::size_t got = reader.read_at(window_begin_, window_.get(), bytes);
+    if (!reader.following() || !anything_committed(window_.get(), got)) return got;
+    if (reader.scratch_ == nullptr)
+        reader.scratch_ = std::make_unique_for_overwrite<unsigned char[]>(kMostFollowedSlots * wire::kSlotBytes);
+    unsigned char *const second = reader.scratch_.get();
+    const std::size_t again =
+        reader.read_at(window_begin_, second, std::min(got, kMostFollowedSlots * wire::kSlotBytes));
     for (std::size_t at = 0; at + wire::kSlotBytes <= again; at += wire::kSlotBytes) {
         constexpr std::size_t kCommitBytes = sizeof(RawSlot::commit);
-        std::memcpy(window_.get() + at + kCommitBytes, second.get() + at + kCommitBytes,
-                    wire::kSlotBytes - kCommitBytes);
+        std::memcpy(window_.get() + at + kCommitBytes, second + at + kCommitBytes, wire::kSlotBytes - kCommitBytes);
     }
+    return again;
 }
 
-// Moves slot_ to the next committed slot of the chunk. What is stepped over was claimed but never committed: torn.
+// Moves slot_ to the next committed slot of the chunk. What is stepped over was claimed but not committed: torn, unless
+// it still comes.
 StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk) {
     const auto slots = static_cast<std::uint32_t>(chunk.bytes / wire::kSlotBytes);
     const bool wait = reader.following() && last_chunk;
-    const std::uint32_t limit = wait ? std::min(slots, slot_ + kLookAheadSlots) : slots;
-    for (std::uint32_t slot = slot_; slot < limit; ++slot) {
+    const std::uint32_t patience = wait ? kLookAheadSlots : slots;  // empty slots in a row
+    bool text_only = false;
+    std::uint32_t empty = 0;
+    for (std::uint32_t slot = slot_; slot < slots && empty < patience; ++slot) {
         const unsigned char *bytes = slot_at(reader, chunk, slot);
         if (bytes == nullptr) break;
         RawSlot raw;
         std::memcpy(&raw, bytes, sizeof(raw));
-        if (commit_of(raw, chunk.salt) == wire::State::empty) continue;
+        if (commit_of(raw, chunk.salt) == wire::State::empty) {
+            ++empty;
+            continue;
+        }
+        empty = 0;
         if (slot > slot_ && wait) {
+            text_only = raw.kind == static_cast<std::uint8_t>(wire::RecordKind::text);
+            if (text_only) continue;
             const std::uint64_t here = chunk.offset / wire::kSlotBytes + slot_;
             if (stalled_slot_ != here || stalled_poll_ == reader.polls()) {
                 if (stalled_slot_ != here) stalled_poll_ = reader.polls();
@@ -117,11 +141,48 @@ StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const Spoo
                 return Found::not_yet;
             }
         }
-        reader.damage_.torn += slot - slot_;
-        slot_ = slot;
+        for (; slot_ < slot; ++slot_) pass(reader, chunk, slot_);
         return Found::committed;
     }
+    if (text_only) return Found::not_yet;
     return gone_ ? Found::overwritten : Found::nothing;
+}
+
+// Steps over a slot; text in it belongs to a record that is still to come.
+void StreamCursor::pass(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot) {
+    constexpr std::size_t kMostPassed = 32;
+    RawSlot raw{};
+    if (const unsigned char *bytes = slot_at(reader, chunk, slot)) std::memcpy(&raw, bytes, sizeof(raw));
+    if (commit_of(raw, chunk.salt) != wire::State::empty) return;
+    ++reader.damage_.torn;
+    if (!reader.following()) return;
+    if (passed_.size() == kMostPassed) passed_.erase(passed_.begin());
+    passed_.push_back({chunk, slot});
+}
+
+// A record in a slot that was passed and has been committed since.
+bool StreamCursor::take_passed(SpoolReader &reader, SpoolRecord &record) {
+    if (passed_.empty() || passed_poll_ == reader.polls()) return false;
+    for (auto at = passed_.begin(); at != passed_.end(); ++at) {
+        const std::uint64_t offset = at->chunk.offset + std::uint64_t{at->slot} * wire::kSlotBytes;
+        RawSlot raw{};
+        if (reader.read_at(offset, &raw, sizeof(raw)) != sizeof(raw)) continue;
+        if (commit_of(raw, at->chunk.salt) == wire::State::empty) continue;
+        const Passed found = *at;
+        passed_.erase(at);
+        --reader.damage_.torn;
+        // The window goes there and back.
+        const std::uint32_t here = std::exchange(slot_, found.slot + 1);
+        const bool gone = gone_;
+        give_back_window();
+        const bool sound = finish_record(reader, found.chunk, found.slot, record);
+        give_back_window();
+        slot_ = here;
+        gone_ = gone;
+        return sound || take_passed(reader, record);
+    }
+    passed_poll_ = reader.polls();
+    return false;
 }
 
 // Whether a chunk with this number may yet show up. Its owner writes the header right after the claim, unless it died
@@ -203,20 +264,27 @@ bool StreamCursor::next(SpoolReader &reader, SpoolRecord &record) {
         if (found != Found::committed) {
             give_back_window();
             if (found == Found::nothing) caught_up_at_ = reader.polls();
-            return false;
+            return take_passed(reader, record);
         }
-        RawSlot raw;
-        std::memcpy(&raw, slot_at(reader, *chunk, slot_), sizeof(raw));
-        const std::uint32_t slot = slot_++;
-        if (raw.kind == static_cast<std::uint8_t>(wire::RecordKind::text)) continue;  // its record was torn
-        if (!makes_sense(raw)) {
-            ++reader.damage_.damaged;
-            continue;
-        }
-        decode(raw, commit_of(raw, chunk->salt), *chunk, stream.id, slot, record);
-        if (has_text(record.kind)) read_payload(reader, *chunk, record.end, record.payload);
-        return true;
+        if (finish_record(reader, *chunk, slot_++, record)) return true;
     }
+}
+
+// Makes a record of the committed slot in front of slot_, and of the text behind it; false: it is none.
+bool StreamCursor::finish_record(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot,
+                                 SpoolRecord &record) {
+    const unsigned char *bytes = slot_at(reader, chunk, slot);
+    if (bytes == nullptr) return false;  // of a ring, and overwritten since
+    RawSlot raw;
+    std::memcpy(&raw, bytes, sizeof(raw));
+    if (raw.kind == static_cast<std::uint8_t>(wire::RecordKind::text)) return false;  // its record was torn
+    if (!makes_sense(raw)) {
+        ++reader.damage_.damaged;
+        return false;
+    }
+    decode(raw, commit_of(raw, chunk.salt), chunk, reader.streams()[stream_].id, slot, record);
+    if (has_text(record.kind)) read_payload(reader, chunk, record.end, record.payload);
+    return true;
 }
 
 // Text slots stand directly behind their record, in its chunk, numbered from 0.

@@ -75,9 +75,10 @@ LogEvents::LogEvents(LineReader reader, std::string path, EventTables &tables, S
       hold_back_ns_(hold_back_ns),
       horizon_ns_(following ? utc_now_ns() - hold_back_ns : std::numeric_limits<std::int64_t>::max()) {}
 
-void LogEvents::poll() {
+void LogEvents::poll(bool settled) {
     at_end_ = false;
-    horizon_ns_ = utc_now_ns() - hold_back_ns_;
+    following_ = !settled;
+    horizon_ns_ = settled ? std::numeric_limits<std::int64_t>::max() : utc_now_ns() - hold_back_ns_;
 }
 
 bool LogEvents::next(Event &event) {

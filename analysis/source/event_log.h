@@ -31,7 +31,7 @@ class LogEvents final : public EventPart {
               std::int64_t hold_back_ns);
 
     bool next(Event &event) override;
-    void poll() override;
+    void poll(bool settled) override;
     void add_notes(SourceNotes &notes) const override;
 
   private:

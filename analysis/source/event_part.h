@@ -58,7 +58,8 @@ class EventPart {
     virtual ~EventPart() = default;
     virtual bool next(Event &event) = 0;  // false: no more for now
     virtual std::int64_t now_ns() const { return 0; }
-    virtual void poll() = 0;  // looks for more; only when following
+    // Looks for more; only when following. `settled`: what was begun and is not finished never will be.
+    virtual void poll(bool settled) = 0;
     virtual void add_notes(SourceNotes &notes) const = 0;
 };
 

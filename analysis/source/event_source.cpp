@@ -134,8 +134,9 @@ void SessionSource::find_log() {
 bool SessionSource::next(Event &event) {
     if (at_end_) {
         if (!options_.follow) return false;
-        for (Part &part : parts_) part.events->poll();
+        const bool settled = options_.over && options_.over();
         find_parts();
+        for (Part &part : parts_) part.events->poll(settled);
         at_end_ = false;
     }
     if (parts_.size() == 1 && !parts_.front().has_front) {  // nothing to merge

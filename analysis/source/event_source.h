@@ -17,6 +17,7 @@
 #define PLANLOOP_ANALYSIS_SOURCE_EVENT_SOURCE_H
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "analysis/event.h"
@@ -30,6 +31,9 @@ struct SourceOptions {
     // events. Events younger than `hold_back_ns` wait, since a stamp is made a moment before it can be seen.
     bool follow = false;
     std::int64_t hold_back_ns = 5'000'000;
+    // Asked before each such look: whether those who write have ended, longer than `hold_back_ns` ago. Then what they
+    // began to record and did not finish is not waited for.
+    std::function<bool()> over = {};
 };
 
 Result<std::unique_ptr<EventSource>> open_session(const Session &session, const SourceOptions &options = {});

@@ -73,6 +73,8 @@ void SpoolEvents::add_streams() {
         streams_.emplace_back();
         heap_.push_back({reader_->clock().to_spool_ticks(streams[i].first_clock, streams[i].first_ticks), 0,
                          static_cast<std::uint32_t>(i)});
+        if (following_.on && !streams[i].chunks.empty())
+            streaming_[streams[i].chunks.front().pid].push_back(static_cast<std::uint32_t>(i));
     }
 }
 
@@ -80,7 +82,7 @@ void SpoolEvents::add_streams() {
 // older than now by more than that moment is complete.
 void SpoolEvents::set_horizon() {
     horizon_.reset();
-    if (!following_.on || reader_->boot() == BootId{} || reader_->boot() != boot_id()) return;
+    if (!following_.on || !reader_->of_this_boot()) return;
     const SpoolClock &clock = reader_->clock();
     const auto now = clock.spool_ticks_now();
     if (!now) return;
@@ -89,12 +91,15 @@ void SpoolEvents::set_horizon() {
 }
 
 std::int64_t SpoolEvents::now_ns() const {
-    if (reader_->boot() == BootId{} || reader_->boot() != boot_id()) return 0;
+    if (!reader_->of_this_boot()) return 0;
     const auto now = reader_->clock().spool_ticks_now();
     return now ? reader_->clock().utc_ns(*now) : 0;
 }
 
-void SpoolEvents::poll() {
+// The horizon is set first: what is stamped before it and concerns what others do was published before it, so whatever
+// is found by the looks below is held back unless all that led to it is found as well.
+void SpoolEvents::poll(bool settled) {
+    reader_->set_following(!settled);
     set_horizon();
     reader_->poll();
     recheck_pending();
@@ -103,10 +108,26 @@ void SpoolEvents::poll() {
 
 void SpoolEvents::recheck_pending() {
     std::erase_if(pending_, [this](PendingCall &call) {
-        if (!reader_->reread(call.record)) return false;
+        if (!reader_->reread(call.record)) return streams_[call.stream].over;
         if (came_back(call.record.state)) finish_call(call.stream, call.record, call.event);
         return true;
     });
+}
+
+// A supervisor saw a process end: its streams are read to their ends at the next look, and not asked again. Those of
+// another process that got the number since began later. Who was only not found may be in a pid namespace that the
+// supervisor does not see into, unless it said that it exits.
+void SpoolEvents::end_streams(const SpoolRecord &ended) {
+    const auto found = streaming_.find(static_cast<std::int32_t>(ended.a));
+    if (found == streaming_.end()) return;
+    const SpoolClock &clock = reader_->clock();
+    std::erase_if(found->second, [&](std::uint32_t index) {
+        const SpoolStream &stream = reader_->streams()[index];
+        if (clock.to_spool_ticks(stream.first_clock, stream.first_ticks) > key_of(ended, ended.begin)) return false;
+        streams_[index].over = streams_[index].exiting || static_cast<std::int64_t>(ended.b) != wire::kGoneUnwatched;
+        return streams_[index].over;
+    });
+    if (found->second.empty()) streaming_.erase(found);
 }
 
 void SpoolEvents::rebuild_heap() {
@@ -119,7 +140,12 @@ void SpoolEvents::rebuild_heap() {
             continue;
         }
         Entry entry{};
-        if (advance(i, entry)) heap_.push_back(entry);
+        if (advance(i, entry)) {
+            heap_.push_back(entry);
+        } else if (streams_[i].over) {
+            streams_[i].open.reset();
+            streams_[i].done = true;
+        }
     }
     add_streams();
     std::make_heap(heap_.begin(), heap_.end(), std::greater<>());
@@ -267,6 +293,13 @@ void SpoolEvents::take_head(std::uint32_t index, Event &event) {
             break;
         case RecordKind::sharer:
             event.speaker = learn_sharer(record);
+            break;
+        case RecordKind::exit:
+            if (const auto own = streaming_.find(record.pid); own != streaming_.end())
+                for (const std::uint32_t stream : own->second) streams_[stream].exiting = true;
+            break;
+        case RecordKind::ended:
+            end_streams(record);
             break;
         case RecordKind::acquire:
         case RecordKind::wait_child:

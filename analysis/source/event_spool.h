@@ -28,7 +28,7 @@ class SpoolEvents final : public EventPart {
     ~SpoolEvents() override;
 
     bool next(Event &event) override;
-    void poll() override;
+    void poll(bool settled) override;
     std::int64_t now_ns() const override;
     void add_notes(SourceNotes &notes) const override;
     const SpoolReader &reader() const { return *reader_; }
@@ -52,6 +52,8 @@ class SpoolEvents final : public EventPart {
     struct Stream {
         std::unique_ptr<OpenStream> open;
         std::uint64_t last_key = 0;
+        bool exiting = false;  // its process said so
+        bool over = false;     // it is gone: what is not in it by the next poll() never will be
         bool done = false;
     };
     struct PendingCall {  // followed until it comes back
@@ -72,6 +74,7 @@ class SpoolEvents final : public EventPart {
     void add_streams();
     void set_horizon();
     void recheck_pending();
+    void end_streams(const SpoolRecord &ended);
     void rebuild_heap();
     bool advance(std::uint32_t index, Entry &entry);
     void read_head(std::uint32_t index, OpenStream &open);
@@ -101,7 +104,8 @@ class SpoolEvents final : public EventPart {
     std::vector<Stream> streams_;
     std::vector<Entry> heap_;
     std::vector<PendingCall> pending_;
-    std::unordered_map<std::int32_t, std::vector<std::uint32_t>> images_;  // by pid, oldest first
+    std::unordered_map<std::int32_t, std::vector<std::uint32_t>> images_;     // by pid, oldest first
+    std::unordered_map<std::int32_t, std::vector<std::uint32_t>> streaming_;  // while following: open streams, by pid
     std::uint32_t programs_ = 0;
     std::uint32_t sharers_ = 0;
     std::uint32_t operations_ = 0;

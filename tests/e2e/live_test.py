@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import unittest
+from pathlib import Path
 
 from harness import BINARY, LOCK_ACTOR, PATIENCE_S, PROGRAMS, TracedTest, kernel_locks, wait_until
 
@@ -204,6 +205,27 @@ class Live(TracedTest):
         got = [(line["lock_entry_id"], line["event"]) for line in lines]
         self.assertEqual(len(got), len(set(got)), "nothing twice")
         self.assertEqual(set(got), wanted)
+
+    def test_follow_waits_for_a_program_that_is_about_to_lock(self):
+        """The spool is there before anybody records into it, on a busy machine for a while."""
+        os.mkfifo(self.folder / "go")
+        slowly = ["strace", "-o", os.devnull, "-e", "trace=epoll_create1", "-e", "inject=epoll_create1:delay_enter=1000000"]
+        program = subprocess.Popen(
+            [*slowly, *self.traced_command(["sh", "-c", "read x <go; flock lock true"])],
+            env=self.environment, cwd=self.folder, stderr=subprocess.PIPE)
+        wait_until("there is a spool", lambda: self.spools)
+        following = self.follow("--json")
+
+        def pauses():
+            status = Path(f"/proc/{following.pid}/status").read_text()
+            return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])
+
+        wait_until("it looks and looks", lambda: following.poll() is not None or pauses() > 40)
+        (self.folder / "go").write_text("go\n")
+        self.assertEqual([json.loads(line)["event"] for line in following.stdout],
+                         ["lock_requested", "lock_acquired", "lock_released"])
+        self.assertEqual(following.wait(PATIENCE_S), 0)
+        program.communicate()
 
     def test_a_reader_that_goes_away_is_no_news(self):
         self.traced("perl", "-e", CONTENDERS, self.folder, 2, 0.3)

@@ -11,7 +11,6 @@
 
 #include "lockcore/clock.h"
 #include "lockcore/jsonl.h"
-#include "lockcore/wire/stream_writer.h"
 #include "tests/support/spool_fixture.h"
 #include "tests/support/temp_folder.h"
 
@@ -557,93 +556,6 @@ TEST_F(EventSourceTest, PutsLogLinesOfManyWritersInOrder) {
     const auto events = read(*open());
     ASSERT_EQ(events.size(), times.size());
     for (std::size_t i = 0; i < times.size(); ++i) ASSERT_EQ(events[i].t_ns - kEpoch, times[i]);
-}
-
-TEST_F(EventSourceTest, FollowsASessionThatIsBeingRecorded) {
-    const auto source = open({.follow = true, .hold_back_ns = 0});
-    Event event;
-    EXPECT_FALSE(source->next(event));  // no spool yet
-
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(session_.spool_dir().c_str()), 0);
-    wire::StreamWriter writer;
-    const auto begin_call = [&](State state) {
-        wire::Record *record = writer.claim(*spool, {1, getpid(), getpid()});
-        record->kind = RecordKind::acquire;
-        record->mode = wire::Mode::exclusive;
-        record->begin = spool->ticks();
-        writer.publish(record, state);
-        return record;
-    };
-    wire::Record *waiting = begin_call(State::pending);
-    ASSERT_TRUE(source->next(event));
-    EXPECT_EQ(event.kind, EventKind::lock_requested);
-    const std::uint64_t entry = event.entry;
-    EXPECT_FALSE(source->next(event));
-    EXPECT_FALSE(source->next(event));  // and waits on
-
-    waiting->end = spool->ticks();
-    wire::StreamWriter::conclude(waiting, State::complete);
-    begin_call(State::pending);
-    ASSERT_TRUE(source->next(event));
-    EXPECT_EQ(event.kind, EventKind::lock_acquired);
-    EXPECT_EQ(event.entry, entry);
-    EXPECT_GT(event.duration_ns, 0);
-    ASSERT_TRUE(source->next(event));
-    EXPECT_EQ(event.kind, EventKind::lock_requested);
-    EXPECT_FALSE(source->next(event));
-
-    std::string logged;
-    LockLine fields;
-    fields.utc_ns = utc_now_ns();
-    fields.event = "lock_requested";
-    fields.source = "lockcore";
-    append_lock_line(logged, fields);
-    write_log(logged);
-    ASSERT_TRUE(source->next(event));
-    EXPECT_EQ(event.family, wire::Family::named_mutex);
-    EXPECT_FALSE(source->next(event));
-}
-
-TEST_F(EventSourceTest, HoldsBackWhatIsTooYoungToBeInOrder) {
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(session_.spool_dir().c_str()), 0);
-    wire::StreamWriter writer;
-    wire::Record *record = writer.claim(*spool, {1, getpid(), getpid()});
-    record->kind = RecordKind::release;
-    record->begin = spool->ticks();
-    writer.publish(record, State::complete);
-    Event event;
-    EXPECT_FALSE(open({.follow = true, .hold_back_ns = 3'600'000'000'000})->next(event));
-    EXPECT_TRUE(open({.follow = true, .hold_back_ns = 0})->next(event));
-    EXPECT_TRUE(open()->next(event));
-}
-
-TEST_F(EventSourceTest, WhatIsTakenBackAfterItWasReadIsNotTold) {
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(session_.spool_dir().c_str()), 0);
-    wire::StreamWriter writer;
-    const auto write = [&](RecordKind kind) {
-        wire::Record *record = writer.claim(*spool, {1, getpid(), getpid()});
-        record->kind = kind;
-        record->begin = spool->ticks();
-        writer.publish(record, State::complete);
-        return record;
-    };
-    write(RecordKind::duplicate);
-    wire::Record *exec = write(RecordKind::exec);
-    wire::Record *release = write(RecordKind::release);
-    const auto source = open({.follow = true, .hold_back_ns = 0});
-    Event event;
-    ASSERT_TRUE(source->next(event));
-    EXPECT_EQ(event.kind, EventKind::descriptor_duplicated);
-    // By now the record behind it is read too.
-    wire::StreamWriter::conclude(exec, State::annulled);
-    release->error = EBADF;
-    ASSERT_TRUE(source->next(event));
-    EXPECT_EQ(event.kind, EventKind::lock_released);
-    EXPECT_EQ(event.error, EBADF);
-    EXPECT_FALSE(source->next(event));
 }
 
 TEST_F(EventSourceTest, SurvivesRandomDamage) {

@@ -8,7 +8,6 @@
 #include <fstream>
 #include <map>
 #include <random>
-#include <thread>
 
 #include "lockcore/wire/stream_writer.h"
 #include "tests/support/spool_fixture.h"
@@ -411,115 +410,6 @@ TEST_F(SpoolReaderTest, SurvivesRandomDamage) {
     }
 }
 
-TEST_F(SpoolReaderTest, ReadsOnInASpoolThatIsBeingWritten) {
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(folder_.path().c_str()), 0);
-    wire::StreamWriter writer;
-    const wire::WriterIdentity who{1, getpid(), getpid()};
-    const auto write = [&](std::uint64_t begin, State state = State::complete) {
-        wire::Record *record = writer.claim(*spool, who);
-        record->kind = RecordKind::acquire;
-        record->begin = begin;
-        writer.publish(record, state);
-        return record;
-    };
-    auto opened = SpoolReader::open(spool->path());
-    ASSERT_TRUE(opened) << opened.error().message;
-    SpoolReader &reader = **opened;
-    reader.set_following(true);
-    EXPECT_TRUE(reader.streams().empty());
-
-    write(1);
-    reader.poll();
-    ASSERT_EQ(reader.streams().size(), 1U);
-    StreamCursor cursor(0);
-    SpoolRecord record;
-    ASSERT_TRUE(cursor.next(reader, record));
-    EXPECT_EQ(record.begin, 1U);
-    EXPECT_FALSE(cursor.next(reader, record));
-
-    std::uint64_t next = 2;
-    for (int round = 0; round < 40; ++round) {
-        for (int i = 0; i < 200; ++i) write(next + static_cast<std::uint64_t>(i));
-        reader.poll();
-        for (int i = 0; i < 200; ++i) {
-            ASSERT_TRUE(cursor.next(reader, record)) << next;
-            ASSERT_EQ(record.begin, next++);
-        }
-        ASSERT_FALSE(cursor.next(reader, record));
-    }
-    EXPECT_EQ(reader.damage().torn, 0U);
-    EXPECT_GT(reader.streams()[0].chunks.size(), 2U);
-
-    wire::StreamWriter another;
-    wire::Record *theirs = another.claim(*spool, {2, getpid(), 77});
-    theirs->kind = RecordKind::release;
-    another.publish(theirs, State::complete);
-    reader.poll();
-    ASSERT_EQ(reader.streams().size(), 2U);
-    EXPECT_EQ(read_stream(reader, 1).size(), 1U);
-}
-
-TEST_F(SpoolReaderTest, LooksAgainAtAPendingRecord) {
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(folder_.path().c_str()), 0);
-    wire::StreamWriter writer;
-    wire::Record *live = writer.claim(*spool, {1, getpid(), getpid()});
-    live->kind = RecordKind::acquire;
-    live->begin = 5;
-    writer.publish(live, State::pending);
-    auto opened = SpoolReader::open(spool->path());
-    StreamCursor cursor(0);
-    SpoolRecord record;
-    ASSERT_TRUE(cursor.next(**opened, record));
-    EXPECT_EQ(record.state, State::pending);
-    EXPECT_FALSE((*opened)->reread(record));
-    live->end = 9;
-    live->error = 4;
-    wire::StreamWriter::conclude(live, State::complete);
-    EXPECT_TRUE((*opened)->reread(record));
-    EXPECT_EQ(record.state, State::complete);
-    EXPECT_EQ(record.end, 9U);
-    EXPECT_EQ(record.error, 4);
-}
-
-TEST_F(SpoolReaderTest, WaitsOnePollForASlotThatASignalHandlerOvertook) {
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(folder_.path().c_str()), 0);
-    wire::StreamWriter writer;
-    const wire::WriterIdentity who{1, getpid(), getpid()};
-    const auto claim = [&](std::uint64_t begin) {
-        wire::Record *record = writer.claim(*spool, who);
-        record->kind = RecordKind::acquire;
-        record->begin = begin;
-        return record;
-    };
-    wire::Record *outer = claim(1);
-    wire::Record *inner = claim(2);
-    writer.publish(inner, State::complete);
-    auto opened = SpoolReader::open(spool->path());
-    SpoolReader &reader = **opened;
-    reader.set_following(true);
-    StreamCursor cursor(0);
-    SpoolRecord record;
-    EXPECT_FALSE(cursor.next(reader, record));
-    writer.publish(outer, State::pending);
-    reader.poll();
-    ASSERT_TRUE(cursor.next(reader, record));
-    EXPECT_EQ(record.begin, 1U);
-    ASSERT_TRUE(cursor.next(reader, record));
-    EXPECT_EQ(record.begin, 2U);
-
-    claim(3);  // its thread was killed right here
-    writer.publish(claim(4), State::complete);
-    reader.poll();
-    EXPECT_FALSE(cursor.next(reader, record));
-    reader.poll();
-    ASSERT_TRUE(cursor.next(reader, record));
-    EXPECT_EQ(record.begin, 4U);
-    EXPECT_EQ(reader.damage().torn, 1U);
-}
-
 TEST_F(SpoolReaderTest, ReadsTenThousandStreamsInSmallWindows) {
     SpoolFixture spool;
     constexpr std::uint32_t kStreams = 10'000;
@@ -533,52 +423,6 @@ TEST_F(SpoolReaderTest, ReadsTenThousandStreamsInSmallWindows) {
         ASSERT_TRUE(cursors.back().next(*reader, record));
     }
     for (StreamCursor &cursor : cursors) ASSERT_FALSE(cursor.next(*reader, record));
-}
-
-// Writers and a follower at the same time: every record arrives once, whole and in its thread's order.
-TEST_F(SpoolReaderTest, FollowsThreadsThatWriteAtTheSameTime) {
-    auto spool = std::make_unique<wire::SpoolWriter>();
-    ASSERT_EQ(spool->open(folder_.path().c_str()), 0);
-    constexpr int kThreads = 3;
-    constexpr std::uint64_t kRecords = 30'000;
-    std::vector<std::thread> threads;
-    for (int t = 0; t < kThreads; ++t) {
-        threads.emplace_back([&, t] {
-            wire::StreamWriter writer;
-            for (std::uint64_t i = 1; i <= kRecords; ++i) {
-                wire::Record *record = writer.claim(*spool, {1, getpid(), 1'000 + t});
-                record->kind = RecordKind::acquire;
-                record->begin = i;
-                record->caller = i * 3;
-                writer.publish(record, State::complete);
-            }
-        });
-    }
-    auto opened = SpoolReader::open(spool->path());
-    SpoolReader &reader = **opened;
-    reader.set_following(true);
-    std::vector<StreamCursor> cursors;
-    std::vector<std::uint64_t> seen;
-    std::uint64_t total = 0;
-    SpoolRecord record;
-    for (int poll = 0; total < kThreads * kRecords && poll < 1'000'000; ++poll) {
-        reader.poll();
-        while (cursors.size() < reader.streams().size()) {
-            cursors.emplace_back(cursors.size());
-            seen.push_back(0);
-        }
-        for (std::size_t i = 0; i < cursors.size(); ++i) {
-            while (cursors[i].next(reader, record)) {
-                ASSERT_EQ(record.begin, seen[i] + 1);
-                ASSERT_EQ(record.caller, record.begin * 3);
-                seen[i] = record.begin;
-                ++total;
-            }
-        }
-    }
-    for (std::thread &thread : threads) thread.join();
-    EXPECT_EQ(total, kThreads * kRecords);
-    EXPECT_EQ(reader.damage().torn, 0U);
 }
 
 }  // namespace
