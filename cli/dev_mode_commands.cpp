@@ -1,9 +1,9 @@
 // planloop dev on, off, status, dogfood, restore: the markers that other programs read (lockcore/dev_mode.h), what is
 // recorded, and the way back from a build of one's own.
 //
-// dogfood keeps in `$PLANLOOP_HOME/backups/<time>/` a copy of the installed binary (`planloop` in $PATH, else the running
-// one) and where its link points, and tags the commit that one works on; restore puts both back. Each is whole or not
-// there: copied aside, then renamed.
+// dogfood keeps in `$PLANLOOP_HOME/backups/<time>/` a copy of the installed binary (`planloop` in $PATH, else the
+// running one) and where its link points, and tags the commit that one works on; restore puts both back. Each is whole
+// or not there: copied aside, then renamed.
 
 #include <fcntl.h>
 #include <fmt/format.h>
