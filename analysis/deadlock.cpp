@@ -18,7 +18,9 @@ void add_unique(std::vector<T> &list, const T &value) {
 }
 
 // In the order of the locks, each once.
-void add_hold(DeadlockMember &member, const Hold &hold) {
+void add_hold(const Model &model, DeadlockMember &member, const Hold &hold) {
+    model.for_holders(hold, [&](Index process) { add_unique(member.holders, model.table.process(process).pid); });
+    member.taker = hold.pid;
     const auto at = std::lower_bound(member.holds.begin(), member.holds.end(), hold.lock);
     if (at != member.holds.end() && *at == hold.lock) return;
     member.holds_from.insert(member.holds_from.begin() + (at - member.holds.begin()), hold.site);
@@ -81,6 +83,10 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
         add_unique(locks, member.waits_for);
     }
     if (deadlock.members.size() == 1) {
+        const DeadlockMember &only = deadlock.members.front();
+        if (only.taker != only.pid)
+            return " Lock it only once: let this command use the open file that is locked already (in a shell: by its "
+                   "descriptor, as flock 9), or unlock it before.";
         return fmt::format(" Lock {} only once, through one descriptor, or give up the first lock before asking again.",
                            names.front());
     }
@@ -90,12 +96,51 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
             "exclusively, or take its ranges in ascending order everywhere.",
             names.front());
     }
-    std::sort(names.begin(), names.end());
+    const bool ring = deadlock.simple() && locks.size() == deadlock.members.size() &&
+                      std::all_of(deadlock.members.begin(), deadlock.members.end(),
+                                  [](const DeadlockMember &member) { return member.holds.size() == 1; });
+    // A ring is an order but for one in it, whom to change is enough; it begins with the lock whose name comes first.
+    const auto least = std::min_element(names.begin(), names.end());
+    if (ring)
+        std::rotate(names.begin(), least, names.end());
+    else
+        std::sort(names.begin(), names.end());
+    const std::string last = names.back();
     std::string order;
     const std::size_t told = std::min(names.size(), kTold);
     for (std::size_t i = 0; i < told; ++i) order += (i == 0 ? "" : ", then ") + names[i];
     if (told < names.size()) order += fmt::format(" (and the {} others after them)", names.size() - told);
-    return fmt::format(" Take these locks in one order everywhere: {}.", order);
+    std::string words = fmt::format(" Take these locks in one order everywhere: {}.", order);
+    if (!ring) return words;
+    for (const DeadlockMember &member : deadlock.members) {
+        if (lock_words(model, member.waits_for) != names.front()) continue;
+        words += fmt::format(" The one to change is {}{}: it held {} when it asked for {}.", name_of(model, member),
+                             starter_words(starter_of(model, member.image)), last, names.front());
+        break;
+    }
+    return words;
+}
+
+// Of a lock that it did not take itself.
+std::string inheritance_words(const Model &model, const DeadlockMember &member) {
+    if (member.taker == member.pid) return "";
+    return ", through an open file that it inherited" + starter_words(starter_of(model, member.image));
+}
+
+// Of those in the ring the one whose locks the fewest others have too, with all who have them: whoever is left of a
+// script whose lock command alone was killed would go on as if it had the lock.
+std::string ending_words(const Deadlock &deadlock) {
+    const auto easiest = std::min_element(
+        deadlock.members.begin(), deadlock.members.end(),
+        [](const DeadlockMember &a, const DeadlockMember &b) { return a.holders.size() < b.holders.size(); });
+    std::vector<std::int32_t> pids{easiest->pid};
+    // Who waits for itself through another's lock leaves that one with its lock.
+    if (deadlock.members.size() > 1)
+        for (const std::int32_t pid : easiest->holders) add_unique(pids, pid);
+    std::sort(pids.begin(), pids.end());
+    std::string words = "kill";
+    for (const std::int32_t pid : pids) words += fmt::format(" {}", pid);
+    return words;
 }
 
 std::string weakness_words(const Model &model, const std::vector<Weakness> &weaknesses, bool past) {
@@ -151,7 +196,7 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
             const Index place = places.find(edge.to);
             if (place == kNone) continue;
             add_unique(member.waits_on, std::size_t{place});
-            add_hold(members[place], model.holds[edge.hold]);
+            add_hold(model, members[place], model.holds[edge.hold]);
         }
     }
     const auto first = std::min_element(members.begin(), members.end(), [](const auto &a, const auto &b) {
@@ -205,8 +250,9 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     const char *what = pids.size() == members.size() ? "processes" : "threads";
     std::string &text = finding.summary;
     if (members.size() == 1)
-        text = fmt::format("{} waits for itself: it waits for {}, which it holds already.",
-                           name_of(model, members.front()), lock_words(model, members.front().waits_for));
+        text = fmt::format("{0} waits for itself: it waits for {1}, which it holds already{2}.",
+                           name_of(model, members.front()), lock_words(model, members.front().waits_for),
+                           inheritance_words(model, members.front()));
     else
         text = fmt::format("{} {} wait for each other in a circle (deadlock): {}", members.size(), what,
                            ring_words(model, deadlock));
@@ -214,7 +260,8 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
         text += fmt::format(" It lasted {} until {}.", duration_words(deadlock.to_ns - deadlock.from_ns),
                             deadlock.resolved_by);
     else
-        text += " It is still in force: nobody in it can go on until one of them is stopped.";
+        text += fmt::format(" It is still in force: nobody in it can go on until {} is stopped (for instance: {}).",
+                            members.size() == 1 ? "it" : "one of them", ending_words(deadlock));
     if (deadlock.times > 1) text += fmt::format(" It broke up and closed again {} times.", deadlock.times - 1);
     if (deadlock.certainty != Certainty::confirmed)
         text += weakness_words(model, deadlock.weaknesses, deadlock.to_ns >= 0);

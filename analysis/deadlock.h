@@ -21,6 +21,8 @@ struct DeadlockMember {
     std::vector<std::uint32_t> holds_from;  // call sites, as `holds`; 0: not known
     std::uint32_t site = 0;                 // of the blocked call
     std::vector<std::size_t> waits_on;      // places among the members
+    std::vector<std::int32_t> holders;      // pids of all processes that have `holds`
+    std::int32_t taker = 0;                 // pid of who took the last of them
 };
 
 struct Deadlock {

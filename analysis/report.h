@@ -158,12 +158,20 @@ struct WaitingRequest {
     std::vector<Blocker> blocked_by;
 };
 
+// The nearest ancestor that runs another command: of a flock(1), the script that calls it.
+struct Starter {
+    std::int32_t pid = 0;  // 0: not known
+    std::string process, command_line;
+};
+
 struct Participant {
     std::int32_t pid = 0, tid = 0;
     std::string process, command_line, trace_id;
     std::vector<std::string> holds;      // lock ids
     std::string waits_for;               // lock id
     std::vector<std::int32_t> waits_on;  // pids
+
+    Starter started_by = {};
 
     // The evidence, where a finding has it.
     std::int64_t asked_ns = -1;             // when it asked for `waits_for`; -1: not told

@@ -36,7 +36,39 @@ Participant participant_of(const Model &model, std::uint32_t image, std::int32_t
     participant.process = who.name;
     participant.command_line = who.command_line;
     participant.trace_id = who.trace_id;
+    participant.started_by = starter_of(model, image);
     return participant;
+}
+
+Starter starter_of(const Model &model, std::uint32_t image) {
+    constexpr int kGenerations = 32;
+    const ProcessInfo *at = &model.source.process(image);
+    const std::int32_t pid = at->pid;
+    const std::string &command = at->command_line;
+    for (int i = 0; i < kGenerations; ++i) {
+        std::uint32_t parent = at->parent_process;
+        if (parent == 0) {  // of a process that was heard of when it ran already
+            const Index index = model.table.find_pid(at->parent_pid);
+            if (index != kNone && at->parent_pid != at->pid) parent = model.table.process(index).image;
+        }
+        if (parent == 0) break;
+        at = &model.source.process(parent);
+        if (at->pid != pid && !at->command_line.empty() && at->command_line != command)
+            return {at->pid, at->name, at->command_line};
+    }
+    return {};
+}
+
+std::string starter_words(const Starter &starter) {
+    constexpr std::size_t kLongest = 100;
+    if (starter.pid == 0) return "";
+    std::string command = starter.command_line;
+    if (command.size() > kLongest) {
+        std::size_t end = kLongest;
+        while (end > 0 && (static_cast<unsigned char>(command[end]) & 0xc0u) == 0x80u) --end;
+        command = command.substr(0, end) + "...";
+    }
+    return fmt::format(", started by {} {} ({})", starter.process, starter.pid, command);
 }
 
 std::string lock_words(const Model &model, Index lock) {

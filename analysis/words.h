@@ -17,6 +17,9 @@ std::string process_words(const Model &model, std::uint32_t image, std::int32_t 
 std::string thread_words(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid);
 // Who it is, for a finding; neither holds nor waits.
 Participant participant_of(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid);
+Starter starter_of(const Model &model, std::uint32_t image);
+// ", started by bash 100 (./backup.sh)", or nothing when it is not known.
+std::string starter_words(const Starter &starter);
 std::string lock_words(const Model &model, Index lock);  // its path, or its id when it has none
 std::string signal_words(int signal);                    // "signal 9 (SIGKILL)"
 // "was killed by signal 9 (SIGKILL)", "exited with status 1", "ended"

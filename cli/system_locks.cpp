@@ -81,8 +81,12 @@ void show_text(const analysis::Report &report, const analysis::TextStyle &style)
         out += fmt::format("\n{}: {} ({})\n", analysis::severity_name(finding.severity), finding.kind,
                            analysis::certainty_name(finding.certainty));
         analysis::append_folded(out, analysis::terminal_text(finding.summary), "  ", style.columns);
-        for (const analysis::Participant &one : finding.participants)
+        for (const analysis::Participant &one : finding.participants) {
             out += fmt::format("    {}: {}\n", one.pid, analysis::terminal_text(one.command_line));
+            if (one.started_by.pid != 0)
+                out += fmt::format("      started by {}: {}\n", who(one.started_by.process, one.started_by.pid),
+                                   analysis::terminal_text(one.started_by.command_line));
+        }
     }
     if (!report.shown.empty()) out += fmt::format("\n{}", analysis::shown_sentence(report));
     out += fmt::format("\nVerdict: {}\n", analysis::verdict_sentence(report));

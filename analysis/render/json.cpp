@@ -177,8 +177,16 @@ void append_participant(std::string &out, const Participant &participant) {
         .number("tid", participant.tid)
         .text("process", participant.process)
         .text("command_line", participant.command_line)
-        .text("trace_id", participant.trace_id)
-        .list("holds", participant.holds, append_json_string)
+        .text("trace_id", participant.trace_id);
+    if (participant.started_by.pid != 0)
+        object.member("started_by", [&](std::string &to) {
+            JsonObject(to)
+                .number("pid", participant.started_by.pid)
+                .text("process", participant.started_by.process)
+                .text("command_line", participant.started_by.command_line)
+                .close();
+        });
+    object.list("holds", participant.holds, append_json_string)
         .text("waits_for", participant.waits_for)
         .list("waits_on", participant.waits_on,
               [](std::string &to, std::int32_t pid) { fmt::format_to(std::back_inserter(to), "{}", pid); });

@@ -222,6 +222,13 @@ void append_participant(std::string &out, const Participant &participant, const 
     if (!participant.command_line.empty() && participant.command_line != participant.process) {
         out += cut("      started as: " + terminal_text(participant.command_line), style.columns) + '\n';
     }
+    if (participant.started_by.pid != 0) {
+        const Starter &starter = participant.started_by;
+        out += cut(fmt::format("      started by {}: {}", process_text(starter.process, starter.pid),
+                               terminal_text(starter.command_line)),
+                   style.columns) +
+               '\n';
+    }
     // A lock file's user seldom knows by heart where in the program it is taken.
     std::string sites;
     if (!participant.holds_from.empty() && participant.holds_from.front().known())

@@ -99,7 +99,8 @@ TEST(Deadlock, TellsWhoHoldsWhatAndWhatToDo) {
     const std::string &summary = outcome.find("deadlock")->summary;
     std::cout << summary << '\n';
     for (const char *part : {"3 processes wait for each other in a circle", "deadlock", "perl 101 holds /tmp/1",
-                             "waits for /tmp/2", "in one order everywhere: /tmp/1, then /tmp/2, then /tmp/3"})
+                             "waits for /tmp/2", "in one order everywhere: /tmp/1, then /tmp/2, then /tmp/3",
+                             "The one to change is perl 103: it held /tmp/3 when it asked for /tmp/1", "kill 101"})
         EXPECT_NE(summary.find(part), std::string::npos) << part;
 }
 
@@ -310,7 +311,31 @@ TEST(Deadlock, SelfDeadlockThroughASecondDescriptor) {
     EXPECT_EQ(outcome.count("deadlock"), 0u);
     ASSERT_EQ(outcome.count("self_deadlock"), 1u);
     EXPECT_EQ(outcome.find("self_deadlock")->participants.size(), 1u);
-    std::cout << outcome.find("self_deadlock")->summary << '\n';
+    EXPECT_NE(outcome.find("self_deadlock")->summary.find("through one descriptor"), std::string::npos);
+}
+
+// exec 9>f; flock 9; flock f true
+TEST(Deadlock, SelfDeadlockThroughAnInheritedDescriptorNamesTheScript) {
+    Scene scene;
+    add_files(scene, 1);
+    const Actor shell = scene.process(101, "bash");
+    Target inherited = target(1, 1);
+    const Actor first = scene.fork(shell, 102, "flock");
+    scene.sharer(first, inherited, shell.pid, inherited.fd);
+    scene.lock(first, inherited);
+    scene.exit(first);
+    const Actor second = scene.fork(shell, 103, "flock2");
+    scene.waits_for_child(shell, 103);
+    Target own = target(1, 2);
+    own.fd = 3;
+    scene.request(second, own);
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.count("self_deadlock"), 1u);
+    const Finding &found = *outcome.find("self_deadlock");
+    EXPECT_EQ(pids_of(found), std::set<std::int32_t>{103});
+    EXPECT_EQ(found.participants.front().started_by.pid, 101);
+    for (const char *words : {"inherited, started by bash 101 (bash --test)", "kill 103)", "as flock 9"})
+        EXPECT_NE(found.summary.find(words), std::string::npos) << found.summary;
 }
 
 TEST(Deadlock, OfSharedHoldersThatUpgradeIsOneFinding) {
