@@ -153,7 +153,7 @@ void CriticalPaths::hold_ended(Index index, const HoldEnd &end) {
 
 void CriticalPaths::request_done(Index index, const RequestEnd &end) {
     const Request &request = model_.requests[index];
-    if (end.outcome != Outcome::acquired || request.blame.empty()) return;
+    if (end.outcome != Outcome::acquired || !request.contended) return;
     const auto at = heads_.find(request.stream);
     if (at == heads_.end()) return;
     Head &head = at->second;

@@ -13,8 +13,11 @@ void add_charge(Request &request, Index culprit, std::int64_t ns) {
         request.charges.back().ns += ns;
         return;
     }
-    request.charges.push_back({culprit, ns, 0});
+    request.charges.push_back({culprit, ns, 0, false});
 }
+
+// Keys of a crowd: a culprit's index, or this and a group's.
+constexpr std::uint64_t kGroupKey = std::uint64_t{1} << 32;
 
 }  // namespace
 
@@ -61,7 +64,7 @@ Index Culprits::culprit_of(Index index) {
 
 void Culprits::add_stopped(Index index, int level, std::vector<Index> &out) const {
     const Thread &thread = model_.table.thread(index);
-    if (thread.request != kNone && model_.requests[thread.request].stopped) {
+    if (thread.request != kNone && model_.as_waiter(model_.requests[thread.request]).stopped) {
         out.push_back(thread.request);
         return;
     }
@@ -83,14 +86,30 @@ void Culprits::stopped_behind(const Hold &hold, std::vector<Index> &out) const {
     const std::vector<Index> &threads = model_.table.process(process).threads;
     const bool all = std::all_of(threads.begin(), threads.end(), [&](Index index) {
         const Thread &thread = model_.table.thread(index);
-        return thread.waits_for_child || (thread.request != kNone && model_.requests[thread.request].stopped);
+        return thread.waits_for_child ||
+               (thread.request != kNone && model_.as_waiter(model_.requests[thread.request]).stopped);
     });
     if (!all) return;
     for (const Index thread : threads) add_stopped(thread, 0, out);
 }
 
+// Every member waited for so long, whoever came or went was preceded by a settlement.
+void Culprits::charge(Crowd &crowd, Index culprit, std::int64_t ns) {
+    if (crowd.members.empty()) return;
+    crowd.charged_ns += ns;
+    crowd.latest = culprit;
+    Entry &entry = entries_[culprit];
+    entry.caused_ns += ns * static_cast<std::int64_t>(crowd.members.size());
+    const std::uint64_t newly = crowd.newly_charged(culprit);
+    if (newly == 0) return;
+    entry.waits += newly;
+    groups_[entry.process].waits += crowd.newly_charged(kGroupKey | entry.process);
+    groups_[entry.operation].waits += crowd.newly_charged(kGroupKey | entry.operation);
+}
+
 void Culprits::charge(Index culprit, std::int64_t ns) {
     Request &origin = *origin_;
+    if (origin.leads != kNone) return charge(model_.crowds[origin.leads], culprit, ns);
     add_charge(origin, culprit, ns);
     if (origin.charges.size() >= origin.compact_at) {
         compact(origin);
@@ -129,12 +148,12 @@ void Culprits::pass_to(Index index, std::int64_t ns) {
 }
 
 void Culprits::pass(Index index, std::int64_t ns) {
-    Request &request = model_.requests[index];
+    const Request &request = model_.as_waiter(model_.requests[index]);
     const auto parts = static_cast<std::int64_t>(request.blockers);
     for (std::int64_t i = 0; i < parts; ++i) {
         const std::int64_t part = ns / parts + (i < ns % parts ? 1 : 0);
         if (part == 0) return;
-        Blame &blame = request.blame[static_cast<std::size_t>(i)];
+        const Blame &blame = request.blame[static_cast<std::size_t>(i)];
         if (blame.hold == kNone) {
             if (blame.culprit != kNone) charge(blame.culprit, part);
             continue;
@@ -145,7 +164,7 @@ void Culprits::pass(Index index, std::int64_t ns) {
 
 // The only request that the only holder in the way of this one is stopped in; kNone: it runs. False: there are several.
 bool Culprits::next_of(Index index, Index &next, Index &via) const {
-    const Request &request = model_.requests[index];
+    const Request &request = model_.as_waiter(model_.requests[index]);
     next = kNone;
     if (request.blockers != 1 || request.blame[0].hold == kNone) return false;
     via = request.blame[0].hold;
@@ -185,7 +204,7 @@ void Culprits::resolve(Index index) {
                 if (last) break;
             }
             if (chain_.empty()) return;
-            via = model_.requests[chain_.back()].blame[0].hold;
+            via = model_.as_waiter(model_.requests[chain_.back()]).blame[0].hold;
             ends = Request::Ends::at_culprit;
             ends_at = culprit_of(via);
             break;
@@ -230,9 +249,12 @@ void Culprits::settle(Index index) {
         const Hold &hold = model_.holds[blame.hold];
         const Thread *taker = hold.thread == kNone ? nullptr : &model_.table.thread(hold.thread);
         if (taker != nullptr && taker->stream == hold.stream && taker->request == kNone && !taker->waits_for_child &&
-            hold.culprit != kNone && hold.culprit == blame.culprit) {
-            blame.charged_ns += ns;
-            return;
+            hold.culprit != kNone) {
+            if (request.leads != kNone) return charge(model_.crowds[request.leads], hold.culprit, ns);
+            if (hold.culprit == blame.culprit) {
+                blame.charged_ns += ns;
+                return;
+            }
         }
     }
     flush(request);
@@ -260,8 +282,9 @@ bool Culprits::settle_owned(const std::vector<Index> &owned) {
             Request &request = model_.requests[waiter];
             any = true;
             settle(waiter);
+            if (!request.bridge) continue;
             Process &process = model_.table.process(request.process);
-            if (!request.bridge || process.settled == epoch_) continue;
+            if (process.settled == epoch_) continue;
             process.settled = epoch_;
             to_settle_.push_back(request.process);
         }
@@ -311,19 +334,33 @@ void Culprits::forget_holders(const std::vector<Index> &owned) {
 void Culprits::update_stopped(Request &request) {
     const bool stopped = request.blocking && !request.parked && request.obstacles > 0;
     if (stopped == request.stopped) return;
-    if (!request.looked) {
-        request.looked = true;
-        request.bridge = settle_behind(request.process) || request.bridge;
-        model_.locks[request.lock].queue.change(model_.now_ns, 1);
+    if (request.leads != kNone && stopped) {
+        for (const Index member : std::exchange(model_.crowds[request.leads].not_looked_at, {}))
+            look_at(model_.requests[member]);
+    } else if (request.leads == kNone && !request.looked) {
+        look_at(request);
     }
     request.stopped = stopped;
+}
+
+void Culprits::look_at(Request &request) {
+    request.looked = true;
+    if (settle_behind(request.process)) mark(request);
+    model_.locks[request.lock].queue.change(model_.now_ns, 1);
+}
+
+void Culprits::mark(Request &request) {
+    request.bridge = true;
+    if (request.crowd != kNone)
+        bridges_in_crowds_.push_back(
+            model_.crowds[request.crowd].members[model_.crowds[request.crowd].place_of(request.number)].request);
 }
 
 // Also those that are not blocked at this moment: they may be again.
 void Culprits::mark_thread(Index index, int level) {
     const Thread &thread = model_.table.thread(index);
     for (Index request = thread.request; request != kNone; request = model_.requests[request].outer)
-        model_.requests[request].bridge = true;
+        mark(model_.requests[request]);
     if (!thread.waits_for_child || level == kGenerations) return;
     model_.table.for_awaited_children(thread, [&](Index child) {
         for (const Index one : model_.table.process(child).threads) mark_thread(one, level + 1);
@@ -358,6 +395,7 @@ void Culprits::compact(Request &request) {
         if (charges[i].culprit == charges[kept].culprit) {
             charges[kept].ns += charges[i].ns;
             charges[kept].kept_ns += charges[i].kept_ns;
+            charges[kept].counted = charges[kept].counted || charges[i].counted;
         } else {
             charges[++kept] = charges[i];
         }
@@ -371,8 +409,33 @@ void Culprits::keep(Request &request) {
     request.kept_gap_ns = request.gap_ns;
 }
 
+void Culprits::carry(Request &request, const Crowd &crowd) const {
+    request.carried_ns = crowd.charged_ns - request.charged_base_ns;
+    request.carried_to = crowd.latest;
+    for (std::size_t place = 0; place < crowd.keys.size(); ++place)
+        if (crowd.keys[place] < kGroupKey && crowd.up_to[place] >= request.number)
+            request.charges.push_back({static_cast<Index>(crowd.keys[place]), 0, 0, true});
+}
+
+// Of what the request is charged with; what is among the sums already, from its last culprit. Returns how much it was.
+std::int64_t Culprits::take_back(Request &request, std::int64_t ns) {
+    const auto most = std::max_element(request.charges.begin(), request.charges.end(),
+                                       [](const Charge &a, const Charge &b) { return a.ns < b.ns; });
+    if (most != request.charges.end() && most->ns > 0) {
+        const std::int64_t less = std::min(ns, most->ns);
+        most->ns -= less;
+        return less;
+    }
+    entries_[request.carried_to].caused_ns -= ns;
+    return ns;
+}
+
 void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
-    if (wait_ns <= 0) return;
+    if (request.crowd != kNone) {
+        request.carried_ns = model_.crowds[request.crowd].charged_ns - request.charged_base_ns;
+        request.carried_to = model_.crowds[request.crowd].latest;
+    }
+    if (wait_ns <= 0 && request.carried_ns == 0) return;
     if (given_up) {
         for (Charge &charge : request.charges) charge.ns = charge.kept_ns;
         request.gap_ns = request.kept_gap_ns;
@@ -380,7 +443,7 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
         flush(request);
     }
     compact(request);
-    std::int64_t charged = 0;
+    std::int64_t charged = request.carried_ns;
     for (const Charge &charge : request.charges) charged += charge.ns;
     const bool nobody_known = charged == 0;
     if (nobody_known && (given_up || request.blame.empty() || request.blame[0].pid != 0)) return;
@@ -393,18 +456,18 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
     }
     // Stamps of one call are turned into nanoseconds each by itself, so a wait may be off by some from its parts.
     std::int64_t gap = wait_ns - charged;
-    while (gap < 0) {
-        auto most = std::max_element(request.charges.begin(), request.charges.end(),
-                                     [](const Charge &a, const Charge &b) { return a.ns < b.ns; });
-        const std::int64_t less = std::min(-gap, most->ns);
-        most->ns -= less;
-        gap += less;
-    }
+    while (gap < 0) gap += take_back(request, -gap);
     handover_ns_ += gap;
+    for (const Charge &charge : request.charges) {
+        if (!charge.counted) continue;
+        groups_[entries_[charge.culprit].process].counted = waits_;
+        groups_[entries_[charge.culprit].operation].counted = waits_;
+    }
     for (const Charge &charge : request.charges) {
         if (charge.ns == 0) continue;
         Entry &entry = entries_[charge.culprit];
         entry.caused_ns += charge.ns;
+        if (charge.counted) continue;
         ++entry.waits;
         for (const Index at : {entry.process, entry.operation}) {
             if (groups_[at].counted == waits_) continue;

@@ -19,8 +19,9 @@
 // blocked, so it passes nothing on.
 //
 // How: a request is settled (charged for the time since) before anything changes in whom it would be charged to. To
-// settle one too many changes nothing. Cost: a change of holds settles the waiters of that lock, and those that wait
-// for somebody among these. Memory: by process images and call sites that others waited for, and by open requests.
+// settle one too many changes nothing. Cost: a change of holds settles the waiters of that lock, all that are alike as
+// one (crowd.h), and those that wait for somebody among these. Memory: by process images and call sites that others
+// waited for, and by open requests.
 //
 // Threads: externally synchronised.
 #ifndef PLANLOOP_ANALYSIS_CULPRITS_H
@@ -44,7 +45,8 @@ class Culprits {
 
     explicit Culprits(Model &model) : model_(model) {}
 
-    // Charges what the request waited since it was last settled.
+    // Charges what the request waited since it was last settled. Whoever calls it says before, once, that things may
+    // have changed since (before_change, settle_behind, forget_holders do).
     void settle(Index request);
     // To be called before the request's blockers change.
     void before_change(Index request);
@@ -59,6 +61,12 @@ class Culprits {
     void mark_bridges(const Hold &hold);
     // The process begins to wait for a child; somebody may wait for what it holds.
     void mark_waiting(Index process);
+    // Something stands in the request's way for the first time.
+    void look_at(Request &request);
+    // Members of crowds that somebody waits for since they were last asked about.
+    std::vector<Index> &bridges_in_crowds() { return bridges_in_crowds_; }
+    // Leaves with the request what it was charged as a member of the crowd.
+    void carry(Request &request, const Crowd &crowd) const;
     // Moves what stands in Request::blame into its charges.
     static void flush(Request &request);
     // A series of tries may end here.
@@ -94,11 +102,14 @@ class Culprits {
     void pass_to(Index hold, std::int64_t ns);
     void follow(Index next, Index via, std::int64_t ns);
     void charge(Index culprit, std::int64_t ns);
+    void charge(Crowd &crowd, Index culprit, std::int64_t ns);
+    std::int64_t take_back(Request &request, std::int64_t ns);
     bool taker_has(const Hold &hold) const;
     Index responsible(const Hold &hold) const;
     void stopped_behind(const Hold &hold, std::vector<Index> &out) const;
     void add_stopped(Index thread, int level, std::vector<Index> &out) const;
     void mark_thread(Index thread, int level);
+    void mark(Request &request);
     bool settle_owned(const std::vector<Index> &owned);
     static void compact(Request &request);
 
@@ -117,6 +128,7 @@ class Culprits {
     std::uint32_t epoch_ = 0;  // between two changes of who waits for whom
     std::vector<Index> chain_;
     std::vector<Index> to_settle_;  // processes
+    std::vector<Index> bridges_in_crowds_;
 };
 
 }  // namespace planloop::analysis

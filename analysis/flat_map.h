@@ -55,6 +55,11 @@ class FlatMap {
         slots_[at].key = kFree;
     }
 
+    void clear() noexcept {
+        for (Slot &slot : slots_) slot.key = kFree;
+        used_ = 0;
+    }
+
     std::size_t size() const noexcept { return used_; }
 
   private:

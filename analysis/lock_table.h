@@ -23,7 +23,7 @@ namespace planloop::analysis {
 // A set of holds and waiters that may exclude each other.
 struct Domain {
     std::vector<Index> owners;   // Ranges in the Model
-    std::vector<Index> waiters;  // Requests
+    std::vector<Index> waiters;  // Requests; in place of a crowd, its leader
 };
 
 struct Lock {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "analysis/crowd.h"
 #include "analysis/lock_table.h"
 #include "analysis/process_table.h"
 #include "analysis/range_map.h"
@@ -67,6 +68,7 @@ struct Charge {
     Index culprit = kNone;
     std::int64_t ns = 0;
     std::int64_t kept_ns = 0;  // of it, what stays if a series of tries is not gone on with
+    bool counted = false;      // the culprit counts this wait already (Request::carried_ns)
 };
 
 // An open lock call, or a series of failed tries of one thread that may go on (`parked` between two of them).
@@ -95,6 +97,15 @@ struct Request {
     std::vector<Blame> blame;   // those that are active come first
     std::size_t blockers = 0;   // how many are
     std::size_t merge_at = 32;  // length at which entries of one thread are merged again
+    bool contended = false;     // it is over, and somebody stood in its way
+
+    // Of a member of a crowd (crowd.h); what stands in its way its leader knows.
+    Index crowd = kNone;
+    std::uint64_t number = 0;  // in the crowd
+    std::int64_t blocked_base_ns = 0, charged_base_ns = 0;
+    Index leads = kNone;          // a leader's crowd
+    std::int64_t carried_ns = 0;  // charged, and among the sums, when it left its crowd
+    Index carried_to = kNone;     // the last culprit of these
 
     // Culprits' own (culprits.h).
     bool stopped = false;       // its thread cannot go on: what is charged to that thread is passed on
@@ -138,9 +149,27 @@ struct Model {
     Pool<Hold> holds;
     Pool<Ranges> ranges;
     Pool<Request> requests;
+    Pool<Crowd> crowds;
     std::int64_t now_ns = 0;                          // time of the event being applied
     std::int64_t long_wait_ns = 0, long_hold_ns = 0;  // see AnalysisOptions
     DeadlockListener *listener = nullptr;             // see AnalysisOptions
+    bool tells_blame = false;  // somebody looks at Request::blame of every call; else of waits that failed or are long
+
+    // The request whose obstacles, blame and `stopped` are also this one's.
+    const Request &as_waiter(const Request &request) const {
+        return request.crowd == kNone ? request : requests[crowds[request.crowd].leader];
+    }
+    // Calls visit(request index) for each call that waits in the domain, also those in crowds.
+    template <class Visit>
+    void for_waiters(Index domain, Visit visit) const {
+        for (const Index waiter : locks.domain(domain).waiters) {
+            if (requests[waiter].leads == kNone) {
+                visit(waiter);
+                continue;
+            }
+            for (const Crowd::Member &member : crowds[requests[waiter].leads].members) visit(member.request);
+        }
+    }
 
     const std::vector<Index> &owned_by(wire::Family family, Index owner) const {
         switch (owner_kind(family)) {
@@ -200,7 +229,8 @@ struct Model {
     // The open call in which a thread waits for somebody now, or kNone.
     Index blocked_request(Index thread) const {
         const Index request = table.thread(thread).request;
-        if (request == kNone || !requests[request].blocking || requests[request].obstacles == 0) return kNone;
+        if (request == kNone || !requests[request].blocking || as_waiter(requests[request]).obstacles == 0)
+            return kNone;
         return request;
     }
 };

@@ -17,6 +17,11 @@ bool refused(const Request &request, int error) noexcept {
 
 void Ownership::apply(const Event &event) {
     model_.now_ns = event.t_ns;
+    take_in(event);
+    waits_.event_over();
+}
+
+void Ownership::take_in(const Event &event) {
     if (!is_lock_call(event.kind)) observer_.event(event);
     if (event.kind == EventKind::not_traced) return process_left_sight(event);
     if (event.kind == EventKind::process_started) return process_started(event);
@@ -100,7 +105,7 @@ void Ownership::lock_requested(const Event &event, Index process) {
             holds_.give_back(request.lock, request.owner, 0, kEndOfFile, end);
         }
     }
-    if (request.blocking && request.obstacles > 0) observer_.blocked(index);
+    if (request.blocking && model_.as_waiter(request).obstacles > 0) observer_.blocked(index);
 }
 
 void Ownership::lock_acquired(const Event &event, Index process) {
@@ -121,7 +126,7 @@ void Ownership::lock_acquired(const Event &event, Index process) {
 
     Lock &lock = model_.locks[request.lock];
     ++lock.acquisitions;
-    if (!request.blame.empty()) ++lock.contended;
+    if (request.contended) ++lock.contended;
     waits_.count(request, {end.t_ns, end.wait_ns, end.outcome, 0});
     if (request.owner != kNone && owner_kind(request.family) != wire::Owner::thread)
         holds_.give_back(request.lock, request.owner, request.first, request.last, ended_by(event, Reason::converted));

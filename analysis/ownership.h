@@ -32,6 +32,7 @@ class Ownership {
     Waits &waits() { return waits_; }
 
   private:
+    void take_in(const Event &event);
     void lock_requested(const Event &event, Index process);
     void lock_acquired(const Event &event, Index process);
     void lock_failed(const Event &event, Index process);

@@ -206,6 +206,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     const TimelineSink chosen = [&](const TimelineEntry &entry) {
         if (shown.entry(entry) && sink) sink(entry);
     };
+    model.tells_blame = sink || vain_waits || !options.filter.empty();
     Timeline timeline(model, options.filter.empty() ? sink : chosen, vain_waits, options.longest_delay_ns,
                       options.timeline_call_sites);
     Passes passes(model);
@@ -227,6 +228,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
         ownership.apply(event);
     }
     ownership.finish(options.alive);
+    ownership.waits().part_crowds();
     timeline.flush();
     if (options.alive && options.now_utc_ns > 0 && anything_open(model)) {
         const std::int64_t now_ns = source.now_ns() > 0 ? source.now_ns() : options.now_utc_ns;

@@ -26,7 +26,7 @@ void SiteStatistics::request_done(const Request &request, const RequestEnd &end)
     if (end.outcome == Outcome::failed) ++site.failed;
     if (end.outcome != Outcome::acquired) return;
     ++site.acquisitions;
-    if (!request.blame.empty()) ++site.contended;
+    if (request.contended) ++site.contended;
 }
 
 void SiteStatistics::fill(std::vector<CallSiteRow> &rows, std::size_t named_call_sites) const {

@@ -31,8 +31,9 @@ void Timeline::requested(const Request &request) {
     ++lines_;
     if (!sink_) return;
     Line line = line_for(request, EventKind::lock_requested, model_.now_ns);
-    if (request.obstacles > 0) {
-        for (const Blame &blame : request.blame)
+    const Request &waiter = model_.as_waiter(request);
+    if (waiter.obstacles > 0) {
+        for (const Blame &blame : waiter.blame)
             if (blame.active > 0) line.blame.push_back({blame.pid, blame.tid, blame.image, 0, 0, 0, blame.entry, 0});
     }
     add(std::move(line));

@@ -74,8 +74,17 @@ Index Waits::find(Index thread, std::uint64_t entry) const {
 
 void Waits::enlist(Index index) {
     Request &request = model_.requests[index];
-    std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
     request.waiting = true;
+    bool made = false;
+    if (const Index leader_index = crowds_.leader_for(request, made); leader_index != kNone) {
+        Request &leader = model_.requests[leader_index];
+        if (made) {
+            model_.for_conflicts(leader, [&](Index hold) { add_obstacle(leader, hold, request.call_ns); });
+            culprits_.update_stopped(leader);
+        }
+        if (crowds_.join(index, leader_index)) return;
+    }
+    std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
     request.place_in_domain = static_cast<Index>(waiters.size());
     waiters.push_back(index);
     request.charged_to = model_.now_ns;
@@ -135,6 +144,10 @@ void Waits::remove_obstacle(Request &request, Index index, std::int64_t now_ns) 
         blame.until_ns = now_ns;
         blame.hold = kNone;
         std::swap(blame, request.blame[--request.blockers]);
+        if (request.leads != kNone) {
+            crowds_.add_piece(model_.crowds[request.leads], request.blame.back(), now_ns);
+            request.blame.pop_back();
+        }
         return;
     }
 }
@@ -174,17 +187,41 @@ void Waits::merge(Request &request) {
     std::stable_partition(blame.begin(), blame.end(), [](const Blame &one) { return one.active > 0; });
 }
 
+void Waits::part_crowds() {
+    crowds_.part_all();
+    for (Index lock = 0; lock < model_.locks.size(); ++lock)
+        for (const Index waiter : model_.locks.domain(model_.locks[lock].domain).waiters)
+            merge(model_.requests[waiter]);
+}
+
 bool Waits::in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const {
     if (request.owner == owner.owner && request.family == owner.family) return false;
     return segment.first <= request.last && request.first <= segment.last &&
            exclude(request.mode, model_.holds[segment.hold].mode);
 }
 
+void Waits::before_change(Index index) {
+    const Request &request = model_.requests[index];
+    if (request.crowd == kNone) {
+        culprits_.before_change(index);
+        if (request.leads != kNone) crowds_.advance(request.leads);
+        return;
+    }
+    before_change(model_.crowds[request.crowd].leader);
+    if (request.bridge) culprits_.settle_behind(request.process);
+}
+
 void Waits::obstruct(const Ranges &owner, const RangeMap::Segment &segment) {
-    for (const Index waiter : model_.locks.domain(owner.domain).waiters) {
+    const std::vector<Index> &waiters = model_.locks.domain(owner.domain).waiters;
+    for (std::size_t i = 0; i < waiters.size();) {
+        const Index crowd = model_.requests[waiters[i]].leads;
+        const bool parted = crowd != kNone && crowds_.part_owned_by(crowd, owner.family, owner.owner);
+        i = parted ? 0 : i + 1;  // who parted is among them now, and the leader may be no more
+    }
+    for (const Index waiter : waiters) {
         Request &request = model_.requests[waiter];
         if (!in_the_way(request, owner, segment)) continue;
-        culprits_.before_change(waiter);
+        before_change(waiter);
         add_obstacle(request, segment.hold, model_.now_ns);
         culprits_.update_stopped(request);
     }
@@ -194,7 +231,7 @@ void Waits::clear_way(const Ranges &owner, const RangeMap::Segment &segment) {
     for (const Index waiter : model_.locks.domain(owner.domain).waiters) {
         Request &request = model_.requests[waiter];
         if (!in_the_way(request, owner, segment)) continue;
-        culprits_.before_change(waiter);
+        before_change(waiter);
         remove_obstacle(request, segment.hold, model_.now_ns);
         culprits_.update_stopped(request);
     }
@@ -210,19 +247,34 @@ void Waits::settle(Index index, std::int64_t now_ns) {
 
 // A call that was granted and is not stamped yet looks like an open one.
 bool Waits::other_may_have_it(const Request &request) const {
-    for (const Index index : model_.locks.domain(request.domain).waiters) {
+    bool found = false;
+    model_.for_waiters(request.domain, [&](Index index) {
         const Request &other = model_.requests[index];
-        if (&other == &request || other.parked) continue;
-        if (other.owner == request.owner && other.family == request.family) continue;
-        if (other.first <= request.last && request.first <= other.last && exclude(other.mode, request.mode))
-            return true;
+        if (&other == &request || other.parked) return;
+        if (other.owner == request.owner && other.family == request.family) return;
+        found =
+            found || (other.first <= request.last && request.first <= other.last && exclude(other.mode, request.mode));
+    });
+    return found;
+}
+
+// A member's call came back. Who stood in its way need not be known when it got the lock soon and nobody asks; then
+// this is all: true.
+bool Waits::conclude_in_crowd(Index index, const RequestEnd &end) {
+    Request &request = model_.requests[index];
+    const bool asked = model_.tells_blame || end.outcome != Outcome::acquired || end.wait_ns >= model_.long_wait_ns;
+    if (!asked && crowds_.was_blocked(request)) {
+        request.contended = true;
+        return true;
     }
+    if (asked) crowds_.tell(request, request.blame);
     return false;
 }
 
 void Waits::conclude(Index index, const RequestEnd &end) {
     Request &request = model_.requests[index];
-    if (request.waiting) culprits_.before_change(index);
+    if (request.waiting) before_change(index);
+    if (request.crowd != kNone && conclude_in_crowd(index, end)) return;
     settle(index, end.t_ns);
     merge(request);
     std::vector<Blame> &blame = request.blame;
@@ -245,6 +297,7 @@ void Waits::conclude(Index index, const RequestEnd &end) {
         if (a.ns != b.ns) return a.ns > b.ns;
         return a.pid != b.pid ? a.pid < b.pid : a.tid < b.tid;
     });
+    request.contended = !blame.empty();
 }
 
 void Waits::count(Request &request, const WaitEnd &end) {
@@ -285,7 +338,9 @@ void Waits::withdraw(Index index) {
     for (Index &slot : thread.polls)
         if (slot == index) slot = kNone;
     if (request.looked) model_.locks[request.lock].queue.change(model_.now_ns, -1);
-    if (request.waiting) {
+    if (request.crowd != kNone) {
+        crowds_.remove(index);
+    } else if (request.waiting) {
         std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
         const Index last = waiters.back();
         waiters[request.place_in_domain] = last;

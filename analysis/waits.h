@@ -2,12 +2,13 @@
 //
 // A request is listed in its domain while it waits, with one Blame for each thread whose hold conflicts with it; a
 // Blame's clock runs while at least one segment of that thread's holds is in the way, so overlapping holds of
-// one thread count once. Cost of a change of holds: the waiters of that domain.
+// one thread count once. Cost of a change of holds: the waiters of that domain, all that are alike as one (crowd.h).
 //
 // Threads that poll (failed tries again and again) have one request that is parked between tries.
 #ifndef PLANLOOP_ANALYSIS_WAITS_H
 #define PLANLOOP_ANALYSIS_WAITS_H
 
+#include "analysis/crowds.h"
 #include "analysis/culprits.h"
 #include "analysis/detector.h"
 #include "analysis/model.h"
@@ -22,7 +23,8 @@ inline constexpr std::int64_t kUntracedWaitNs = 20'000'000;
 
 class Waits {
   public:
-    Waits(Model &model, Observer &observer) : model_(model), observer_(observer), culprits_(model) {}
+    Waits(Model &model, Observer &observer)
+        : model_(model), observer_(observer), culprits_(model), crowds_(model, culprits_) {}
 
     // The request of a lock call, resumed if the call continues a series of tries. `owner` kNone: it can wait
     // for nothing that is known.
@@ -49,6 +51,9 @@ class Waits {
     Culprits &culprits() { return culprits_; }
     void expire_polls(Index thread);  // they do not go on
     void expire(Index request);
+    void event_over() { crowds_.part_bridges(); }
+    // The recording is over: whoever waits then waits alone, and has one Blame for each thread.
+    void part_crowds();
 
     // A segment of a hold came or went.
     void obstruct(const Ranges &owner, const RangeMap::Segment &segment);
@@ -64,10 +69,13 @@ class Waits {
     Index other_hold(const Request &request, Index than) const;
     bool in_the_way(const Request &request, const Ranges &owner, const RangeMap::Segment &segment) const;
     bool other_may_have_it(const Request &request) const;
+    void before_change(Index request);
+    bool conclude_in_crowd(Index request, const RequestEnd &end);
 
     Model &model_;
     Observer &observer_;
     Culprits culprits_;
+    Crowds crowds_;
 };
 
 }  // namespace planloop::analysis

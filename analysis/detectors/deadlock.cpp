@@ -245,20 +245,20 @@ void DeadlockDetector::hold_ended(Index index, const HoldEnd &end) {
     before_change();
     if (end.reason == Reason::undecided) return;  // its owner's end, if that is why, will be told
     const Hold &hold = model().holds[index];
-    for (const Index waiter : model().locks.domain(model().locks[hold.lock].domain).waiters) {
+    model().for_waiters(model().locks[hold.lock].domain, [&](Index waiter) {
         const Request &request = model().requests[waiter];
         Deadlock *deadlock = find(request.stream);
-        if (deadlock == nullptr || deadlock->state != Deadlock::State::open) continue;
+        if (deadlock == nullptr || deadlock->state != Deadlock::State::open) return;
         const DeadlockMember *who = member(*deadlock, request.stream);
-        if (who == nullptr || who->entry != request.entry || who->waits_for != request.lock) continue;
+        if (who == nullptr || who->entry != request.entry || who->waits_for != request.lock) return;
         const bool own = request.owner == hold.owner && request.family == model().locks[hold.lock].family;
-        if (own || !exclude(request.mode, hold.mode)) continue;
+        if (own || !exclude(request.mode, hold.mode)) return;
         const std::string words =
             fmt::format("{} released {}", process_words(model(), end.image, end.pid), lock_words(model(), hold.lock));
         const bool died = end.reason == Reason::killed || end.reason == Reason::exit;
         blame(*deadlock, died ? Deadlock::Cause::died : Deadlock::Cause::released, end.t_ns,
               died && !deadlock->resolved_by.empty() ? deadlock->resolved_by : words);
-    }
+    });
 }
 
 void DeadlockDetector::process_ended(Index index, const ProcessEnd &end) {

@@ -129,8 +129,10 @@ class LockFileReplaced : public Detector {
             }
         }
         for (const Index at : domain.waiters) {
-            const Request &request = model().requests[at];
-            if (request.lock != lock || request.parked || !request.blocking || request.obstacles == 0) continue;
+            const Request &waiter = model().requests[at];
+            if (waiter.lock != lock || waiter.parked || !waiter.blocking || waiter.obstacles == 0) continue;
+            const Request &request =
+                waiter.leads == kNone ? waiter : model().requests[model().crowds[waiter.leads].members.front().request];
             found.other = {request.image, request.pid, request.tid};
             return true;
         }

@@ -39,10 +39,14 @@ class StarvationDetector : public Detector {
         if (end.outcome != Outcome::acquired) return;
         for (const Index at : model().locks.domain(request.domain).waiters) {
             const Request &other = model().requests[at];
-            if (at == index || !other.looked || other.since_ns >= request.since_ns) continue;
             if (other.first > request.last || request.first > other.last || !exclude(other.mode, request.mode))
                 continue;
-            overtaken(at, other, request);
+            if (other.leads == kNone) {
+                if (at != index) overtaken_if_later(at, request);
+                continue;
+            }
+            for (const Crowd::Member &member : model().crowds[other.leads].members)  // in the order of their calls
+                if (!overtaken_if_later(member.request, request)) break;
         }
     }
     void finish(Report &report, const SourceNotes & /*notes*/) override {
@@ -69,6 +73,12 @@ class StarvationDetector : public Detector {
         std::vector<Overtaker> by;
     };
 
+    bool overtaken_if_later(Index at, const Request &by) {
+        const Request &other = model().requests[at];
+        if (other.since_ns >= by.since_ns) return false;
+        if (other.looked) overtaken(at, other, by);
+        return true;
+    }
     void overtaken(Index at, const Request &who, const Request &by) {
         if (at >= waiters_.size()) waiters_.resize(at + 1);
         Waiter &waiter = waiters_[at];

@@ -1,0 +1,70 @@
+// A crowd: requests of one lock that ask for the same, wait in the same way, and so have the same in their way. One
+// request, the leader, which nobody made, waits in their stead: it is what stands among the waiters of the domain,
+// so a change of holds costs one waiter and not all of them.
+//
+// What the leader waited is told to its members when they leave, as differences of running sums: a member remembers
+// what the sums were when it came. Whom a wait is charged to goes into Culprits' sums at once, times the members there
+// are. Who stood in the way of one member, thread by thread, is put together from pieces only when it is asked for:
+// each piece knows the newest member that was there, and a member takes those from its own on. Nanoseconds are as exact
+// as those of requests that wait alone.
+//
+// Alone wait: tries, who has a part of the lock already, and whom others wait for (its own wait is a part of theirs).
+// A member that becomes such a one leaves the crowd in the state in which it would be, had it been alone.
+//
+// Cost: to join or leave log n of the members, and a move of those behind it; a charge, the same. Memory: members,
+// pieces (merged whenever they have doubled, so members times threads that held the lock at the worst), and whom the
+// crowd was charged to. A crowd ends with its last member.
+//
+// Threads: externally synchronised.
+#ifndef PLANLOOP_ANALYSIS_CROWD_H
+#define PLANLOOP_ANALYSIS_CROWD_H
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "analysis/flat_map.h"
+
+namespace planloop::analysis {
+
+struct Crowd {
+    struct Member {
+        std::uint64_t number;  // in the order in which they came, from 1
+        Index request;
+    };
+    struct Piece {             // of the time that a thread stood in the way
+        std::uint64_t newest;  // member at that time
+        std::int32_t pid, tid;
+        std::uint32_t image;
+        std::uint64_t entry;
+        std::int64_t ns;
+        std::int64_t until_ns;  // when it ceased to; 0: later
+    };
+
+    Index leader = kNone;  // Request
+    std::vector<Member> members;
+    std::vector<Index> not_looked_at;  // members that nothing has stood in the way of yet
+    FlatMap owners;                    // how many members each has
+    std::uint64_t newest = 0;          // number
+    std::int64_t told_to_ns = 0;       // pieces and blocked_ns are complete up to here
+    std::int64_t blocked_ns = 0;       // something stood in the way
+    std::vector<Piece> pieces;
+    std::size_t first_piece = 0;  // of those that anybody still needs
+    std::size_t merge_at = 256;   // number of pieces
+
+    // Culprits' own.
+    std::int64_t charged_ns = 0;
+    Index latest = kNone;              // culprit
+    FlatMap places;                    // of keys
+    std::vector<std::uint64_t> keys;   // culprits, and groups of them
+    std::vector<std::uint64_t> up_to;  // the newest member that is known to have been charged to the key
+
+    // How many members are charged to the key for the first time now.
+    std::uint64_t newly_charged(std::uint64_t key);
+    std::size_t place_of(std::uint64_t number) const;  // among the members
+    void clear();
+};
+
+}  // namespace planloop::analysis
+
+#endif
