@@ -1,23 +1,27 @@
 """Circular waits among flock callers are named, with exactly their participants; what only looks alike is not."""
 
 import errno
+import os
+import signal
+import subprocess
 import unittest
 
-from harness import PATIENCE_S, TracedTest
+from harness import FAMILIES, LOCK_CALLS, PATIENCE_S, TracedTest, kernel_locks, wait_until
 
 
 class Rings(TracedTest):
-    def ring(self, size):
-        """So many processes, each holding one lock and blocked on the next one's."""
+    def ring(self, size, families=("flock",)):
+        """So many processes, each holding one lock and blocked on the next one's; its families take turns."""
         stage = self.stage()
         actors = stage.cast(size)
         self.files = [self.file(f"lock{place}") for place in range(size)]
         for place, actor in enumerate(actors):
             actor.call(f"open {self.files[place]}")
             actor.call(f"open {self.files[(place + 1) % size]}")
-            actor.call("flock 3 ex")
+            actor.call(LOCK_CALLS[families[place % len(families)]].format(3))
         for place, actor in enumerate(actors):
-            actor.block("flock 4 ex", self.files[(place + 1) % size])
+            following = (place + 1) % size
+            actor.block(LOCK_CALLS[families[following % len(families)]].format(4), self.files[following])
         return stage, actors
 
     def the_deadlock(self, actors):
@@ -36,8 +40,8 @@ class Rings(TracedTest):
             self.assertEqual(who["waits_for"], report.lock_of(self.files[(place + 1) % len(actors)])["id"])
         return deadlock
 
-    def check_ring(self, size):
-        stage, actors = self.ring(size)
+    def check_ring(self, size, families=("flock",)):
+        stage, actors = self.ring(size, families)
         self.assertIsNone(self.the_deadlock(actors)["resolved_by"], "it is in force")
         actors[0].kill()
         for place in range(size - 1, 0, -1):
@@ -60,6 +64,21 @@ class Rings(TracedTest):
 
     def test_ring_of_64(self):
         self.check_ring(64)
+
+    def test_rings_of_ofd_locks(self):
+        for size in (2, 3, 13, 64):
+            with self.subTest(size=size):
+                self.session = f"ofd{size}"
+                self.check_ring(size, ["ofd"])
+
+    def test_ring_of_13_posix_locks_which_the_kernel_misses(self):
+        self.check_ring(13, ["posix"])
+
+    def test_rings_of_all_families(self):
+        for size in (2, 3, 13, 64):
+            with self.subTest(size=size):
+                self.session = f"mixed{size}"
+                self.check_ring(size, FAMILIES)
 
     def test_ring_resolved_by_an_alarm_says_so(self):
         stage, actors = self.ring(3)
@@ -132,6 +151,63 @@ class Rings(TracedTest):
         self.assertEqual(sorted(who["tid"] for who in found["participants"]), sorted(thread.tid for thread in threads))
         process.kill()
         stage.close()
+
+
+class Shells(TracedTest):
+    """Scripts that hold through descriptors that their flock(1) left them."""
+
+    def run_ring(self, size, script):
+        """`script` is run in each: $1 its own lock, $2 the next one's, $3 a file to make once it has its own; it goes on
+        when $4 is there. Returns pids by the command line's last word, as dev locks tells of them."""
+        files = [self.file(f"lock{place}") for place in range(size)]
+        ready = [self.folder / f"ready{place}" for place in range(size)]
+        go = self.folder / "go"
+        (self.folder / "script").write_text(script)
+        everybody = "".join(
+            f"bash script {files[place]} {files[(place + 1) % size]} {ready[place]} {go} &\n" for place in range(size)
+        )
+        run = subprocess.Popen(self.traced_command(["sh", "-c", everybody + "wait"]), env=self.environment, text=True,
+                               cwd=self.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               start_new_session=True)
+        try:
+            wait_until("all hold their own", lambda: all(path.exists() for path in ready))
+            go.touch()
+            for path in files:
+                wait_until(f"somebody waits for {path}", lambda: any(lock.waits for lock in kernel_locks(path)))
+            live = self.the_deadlock(size, files)
+            os.kill(live["participants"][0]["pid"], signal.SIGKILL)
+            run.communicate(timeout=PATIENCE_S)
+        except BaseException:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
+            raise
+        after = self.the_deadlock(size, files)
+        self.assertEqual([who["pid"] for who in after["participants"]], [who["pid"] for who in live["participants"]])
+        self.assertTrue(after["resolved_by"])
+
+    def the_deadlock(self, size, files):
+        report = self.report()
+        (found,) = report.findings("deadlock")
+        self.assertEqual(found["certainty"], "confirmed", found["summary"])
+        self.assertEqual([who["process"] for who in found["participants"]], ["flock"] * size)
+        self.assertEqual({who["waits_for"] for who in found["participants"]},
+                         {report.lock_of(path)["id"] for path in files})
+        for who in found["participants"]:
+            self.assertIn("bash script", who["started_by"]["command_line"])
+        return found
+
+    def test_that_lock_a_descriptor_of_their_own(self):
+        for size in (2, 3):
+            with self.subTest(size=size):
+                self.session = f"own{size}"
+                self.run_ring(size, 'exec 9>>"$1"; flock 9; : >"$3"\n'
+                                    'until [ -e "$4" ]; do sleep 0.01; done\nflock "$2" true; :\n')
+                for path in self.folder.glob("[rg][eo]*"):
+                    path.unlink()
+
+    def test_that_hold_in_a_subshell(self):
+        self.run_ring(13, '(flock 9; : >"$3"\n'
+                          'until [ -e "$4" ]; do sleep 0.01; done\nflock "$2" true; :) 9>>"$1"; :\n')
 
 
 class NoRing(TracedTest):

@@ -7,9 +7,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from harness import TracedTest, wait_until
-
-CALLS = {"flock": "flock {} ex", "ofd": "fcntl {} ofd_setlkw wr 0 0", "posix": "fcntl {} setlkw wr 0 0"}
+from harness import FAMILIES, LOCK_CALLS, TracedTest, wait_until
 
 
 class System(TracedTest):
@@ -33,10 +31,10 @@ class System(TracedTest):
         for place, actor in enumerate(actors):
             actor.call(f"open {files[place]}")
             actor.call(f"open {files[(place + 1) % len(files)]}")
-            actor.call(CALLS[families[place]].format(3))
+            actor.call(LOCK_CALLS[families[place]].format(3))
         for place, actor in enumerate(actors):
             following = (place + 1) % len(actors)
-            actor.block(CALLS[families[following]].format(4), files[following])
+            actor.block(LOCK_CALLS[families[following]].format(4), files[following])
         (found,) = self.circles([actor.pid for actor in actors])
         self.assertEqual((found["kind"], found["certainty"]), ("deadlock", "confirmed"))
         self.assertEqual(sorted(who["pid"] for who in found["participants"]), sorted(actor.pid for actor in actors))
@@ -47,18 +45,39 @@ class System(TracedTest):
         stage.close()
 
     def test_rings_of_flock(self):
-        for size in (2, 3, 13):
+        for size in (2, 3, 13, 64):
             with self.subTest(size=size):
                 self.ring(["flock"] * size)
 
     def test_rings_of_ofd_locks_whose_takers_the_kernel_does_not_name(self):
-        self.ring(["ofd"] * 3)
+        for size in (2, 3, 13, 64):
+            with self.subTest(size=size):
+                self.ring(["ofd"] * size)
 
     def test_ring_of_13_posix_locks_which_the_kernel_misses(self):
         self.ring(["posix"] * 13)
 
     def test_ring_of_all_families(self):
-        self.ring(["flock", "ofd", "posix"])
+        for size in (3, 13, 64):
+            with self.subTest(size=size):
+                self.ring([FAMILIES[place % len(FAMILIES)] for place in range(size)])
+
+    def test_ring_of_threads(self):
+        files = [self.file(name) for name in "ab"]
+        stage = self.stage(traced=False)
+        process = stage.root.spawn()
+        threads = [process, process.thread()]
+        for place, thread in enumerate(threads):
+            thread.own = thread.call(f"open {files[place]}")
+            thread.next = thread.call(f"open {files[1 - place]}")
+            thread.call(f"flock {thread.own} ex")
+        for place, thread in enumerate(threads):
+            thread.block(f"flock {thread.next} ex", files[1 - place])
+        found = self.circles([process.pid])
+        self.assertEqual([each["kind"] for each in found], ["deadlock"])
+        self.assertEqual(sorted(who["tid"] for who in found[0]["participants"]), sorted(thread.tid for thread in threads))
+        process.kill()
+        stage.close()
 
     def test_shells_that_hold_through_inherited_descriptors(self):
         files = [self.file(name) for name in "ab"]

@@ -27,6 +27,10 @@ LOCK_ACTOR = str(PROGRAMS / "lock_actor")
 PYTHON = "/usr/bin/python3"
 PATIENCE_S = 60  # how long something that must happen may take on a busy machine before the test fails
 
+# A blocking exclusive lock of a whole file, in lock_actor's words.
+LOCK_CALLS = {"flock": "flock {} ex", "ofd": "fcntl {} ofd_setlkw wr 0 0", "posix": "fcntl {} setlkw wr 0 0"}
+FAMILIES = tuple(LOCK_CALLS)
+
 LOCK_EVENTS = ("lock_requested", "lock_acquired", "lock_released", "lock_failed")
 REASONS = ("unlock", "close", "exit", "exec", "killed", "converted", "lost")
 
