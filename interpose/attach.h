@@ -75,6 +75,7 @@ struct Thread {
 };
 
 extern Process process;
+// constinit: a thread-local variable that may need a constructor is asked for it at each use.
 extern constinit thread_local Thread thread __attribute__((tls_model("initial-exec")));
 
 bool enter_slowly(Thread &me) noexcept;

@@ -19,17 +19,17 @@ namespace planloop::shim {
 
 // Every system call that the shim makes on its own behalf; tests/e2e/sandbox_test.py looks whether one is missing.
 inline constexpr int kOwnCalls[] = {
-    SYS_clock_gettime,  SYS_close,       SYS_faccessat, SYS_fallocate,
-    SYS_fcntl,          SYS_fgetxattr,   SYS_fstat,     SYS_fstatfs,
-    SYS_getcwd,         SYS_getdents64,  SYS_getegid,   SYS_geteuid,
-    SYS_getgid,         SYS_getpid,      SYS_getppid,   SYS_gettid,
-    SYS_getuid,         SYS_ioctl,       SYS_kcmp,      SYS_linkat,
-    SYS_lseek,          SYS_madvise,     SYS_mkdirat,   SYS_mmap,
-    SYS_munmap,         SYS_newfstatat,  SYS_openat,    SYS_ppoll,
-    SYS_prctl,          SYS_pread64,     SYS_prlimit64, SYS_process_vm_readv,
-    SYS_pselect6,       SYS_pwrite64,    SYS_read,      SYS_readlinkat,
-    SYS_rt_sigprocmask, SYS_sched_yield, SYS_statx,     SYS_tgkill,
-    SYS_tkill,          SYS_unlinkat,
+    SYS_clock_gettime, SYS_close,          SYS_faccessat,   SYS_fallocate,
+    SYS_fcntl,         SYS_fgetxattr,      SYS_fstat,       SYS_fstatfs,
+    SYS_getcwd,        SYS_getdents64,     SYS_getegid,     SYS_geteuid,
+    SYS_getgid,        SYS_getpid,         SYS_getppid,     SYS_gettid,
+    SYS_getuid,        SYS_ioctl,          SYS_kcmp,        SYS_linkat,
+    SYS_lseek,         SYS_madvise,        SYS_mkdirat,     SYS_mmap,
+    SYS_munmap,        SYS_newfstatat,     SYS_openat,      SYS_ppoll,
+    SYS_prctl,         SYS_pread64,        SYS_prlimit64,   SYS_process_vm_readv,
+    SYS_pselect6,      SYS_pwrite64,       SYS_pwritev,     SYS_read,
+    SYS_readlinkat,    SYS_rt_sigprocmask, SYS_sched_yield, SYS_statx,
+    SYS_tgkill,        SYS_tkill,          SYS_unlinkat,
 };
 
 #if defined(__x86_64__)

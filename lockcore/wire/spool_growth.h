@@ -6,6 +6,8 @@
 #ifndef PLANLOOP_LOCKCORE_WIRE_SPOOL_GROWTH_H
 #define PLANLOOP_LOCKCORE_WIRE_SPOOL_GROWTH_H
 
+#include <sys/uio.h>
+
 #include "lockcore/wire/spool_writer.h"
 
 namespace planloop::wire {
@@ -86,6 +88,31 @@ inline int SpoolWriter::allocate(int fd, std::uint64_t from, std::uint64_t to, s
         if (wrote != static_cast<long>(kPageBytes)) return wrote < 0 ? static_cast<int>(wrote) : -ENOSPC;
     }
     return 0;
+}
+
+// A write of many pages is one piece of work for a file system that keeps them in large folios (ext4 since Linux 6.16,
+// XFS, Btrfs), and then a fault maps more than one: 570 ns a page on ext4, where MADV_POPULATE_WRITE takes 1390. Below
+// 64 KiB, and for files in memory, it gains nothing.
+inline void SpoolWriter::make_pages(char *memory, std::uint64_t offset, std::size_t bytes) const noexcept {
+    constexpr std::size_t kWorthWriting = 64 * 1024;
+    if (bytes >= kWorthWriting && !in_memory_ && write_zeros(offset, bytes)) return;
+    if (bytes > kPageBytes) raw_syscall(SYS_madvise, memory, bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+}
+
+// Into reserved space that nobody else writes to. Asked beforehand, since a write past RLIMIT_FSIZE is SIGXFSZ.
+inline bool SpoolWriter::write_zeros(std::uint64_t offset, std::size_t bytes) const noexcept {
+    struct rlimit limit {};
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, nullptr, &limit) != 0 || offset + bytes > limit.rlim_cur)
+        return false;
+    static const char zeros[kPageBytes] = {};
+    iovec pages[kLargestChunkBytes / kPageBytes];
+    const std::size_t count = bytes / kPageBytes;
+    for (std::size_t i = 0; i < count; ++i) pages[i] = {const_cast<char *>(zeros), kPageBytes};
+    const int fd = open_again();
+    if (fd < 0) return false;
+    const long wrote = raw_syscall(SYS_pwritev, fd, pages, count, offset, 0);
+    raw_close(fd);
+    return wrote == static_cast<long>(bytes);
 }
 
 }  // namespace planloop::wire

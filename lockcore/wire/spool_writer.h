@@ -115,7 +115,11 @@ class SpoolWriter {
         return claim_chunk(bytes, least_bytes, offset, claim);
     }
 
+    // Brings the pages of a new chunk into memory, which costs a third of what they cost when touched one by one.
+    void make_pages(char *memory, std::uint64_t offset, std::size_t bytes) const noexcept;
+
   private:
+    bool write_zeros(std::uint64_t offset, std::size_t bytes) const noexcept;
     char *try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept;
     char *try_claim_in_ring(std::uint64_t &offset, std::uint16_t &claim, Drop &why) noexcept;
     bool take_in_ring(char *chunk, std::uint16_t &claim) noexcept;
@@ -133,6 +137,7 @@ class SpoolWriter {
     static constexpr std::uint64_t kRetryTicks = std::uint64_t{1} << 28;  // 0.1 to 0.3 s
     ClockKind clock_ = ClockKind::monotonic;
     std::uint64_t ring_bytes_ = 0;
+    bool in_memory_ = false;                // the file is no disk's
     std::uint64_t device_ = 0, inode_ = 0;  // another file may get this one's name
     std::atomic<std::uint64_t> retry_at_ = 0;
     std::atomic<Drop> refusal_ = Drop::no_space;
@@ -221,6 +226,9 @@ inline int SpoolWriter::map_file(int fd) noexcept {
     }
     device_ = status.st_dev;
     inode_ = status.st_ino;
+    struct statfs disk {};
+    constexpr long kMemoryFiles = 0x01021994;  // TMPFS_MAGIC
+    in_memory_ = raw_syscall(SYS_fstatfs, fd, &disk) == 0 && disk.f_type == kMemoryFiles;
     ring_bytes_ = header->ring_bytes;
     if (ring_bytes_ != 0 && header->pid_space != pid_space()) header->foreign_pids = 1;
     clock_ = header->clock == ClockKind::tsc ? detect_clock() : ClockKind::monotonic;

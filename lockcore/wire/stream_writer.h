@@ -188,9 +188,7 @@ inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &
     char *memory = spool.claim_chunk(bytes, least_bytes, offset, claim);
     if (memory == nullptr) return false;
     if (ring) leave_chunks();
-    // One call brings in all pages; touching them one by one takes a fault each. A chunk of a ring was just zeroed.
-    if (bytes > kPageBytes && claim < 2)
-        raw_syscall(SYS_madvise, memory, bytes, 23 /* MADV_POPULATE_WRITE, Linux 5.14 */);
+    if (claim < 2) spool.make_pages(memory, offset, bytes);  // a chunk of a ring that went round was just zeroed
     if (stream_ == 0) stream_ = spool.header().next_stream.fetch_add(1, std::memory_order_relaxed);
     auto *header = reinterpret_cast<ChunkHeader *>(memory);
     header->version = static_cast<std::uint16_t>(kFormatVersion);
