@@ -143,9 +143,27 @@ LogEvents::Parsed LogEvents::parse(std::string_view line, LogFields &fields) {
     return Parsed::event;
 }
 
+// Programs append lines as things happen, so one whose line is much older than its line before tells that the clock was
+// set back. What follows is moved behind all that came before: an order that is true, at times that are not. Lines that
+// were exported from a spool have the times of a clock that does not step.
+std::int64_t LogEvents::time_of(const LogFields &fields) {
+    constexpr std::int64_t kStepNs = 10'000'000'000;  // below, it may be a line that was late to be written
+    if (!fields.spool.empty()) return fields.utc_ns;
+    if (fields.pid != 0) {
+        Writer &writer = writers_.try_emplace(fields.pid, Writer{fields.utc_ns, steps_}).first->second;
+        if (fields.utc_ns < writer.last_ns - kStepNs && writer.steps == steps_) {
+            ++steps_;
+            shift_ns_ = latest_ns_ + 1 - fields.utc_ns;
+        }
+        writer = {fields.utc_ns, steps_};
+    }
+    latest_ns_ = std::max(latest_ns_, fields.utc_ns + shift_ns_);
+    return fields.utc_ns + shift_ns_;
+}
+
 void LogEvents::take_fields(const LogFields &fields) {
     Event event;
-    event.t_ns = fields.utc_ns;
+    event.t_ns = time_of(fields);
     event.kind = fields.kind;
     event.mode = fields.mode == "shared" ? wire::Mode::shared : wire::Mode::exclusive;
     event.process = process_number(fields);
@@ -220,6 +238,7 @@ void LogEvents::add_notes(SourceNotes &notes) const {
     };
     tell(broken_, "lines that are no valid JSON events were skipped");
     tell(torn_, "line was cut off at the end and is skipped");
+    tell(steps_, "times the clock was set back: what was logged after that is shown later than it says");
     tell(reader_.oversized(), "lines were too long and are skipped");
 }
 

@@ -52,6 +52,7 @@ class LogEvents final : public EventPart {
     void take_line(std::string_view line);
     Parsed parse(std::string_view line, LogFields &fields);
     void take_fields(const LogFields &fields);
+    std::int64_t time_of(const LogFields &fields);
     std::uint32_t process_number(const LogFields &fields);
     std::uint32_t thread_number(const LogFields &fields);
     std::uint32_t lock_number(const LogFields &fields);
@@ -69,6 +70,13 @@ class LogEvents final : public EventPart {
     std::uint64_t order_ = 0;
     std::unordered_map<std::string, std::uint32_t> processes_, threads_, locks_;
     std::uint64_t broken_ = 0, torn_ = 0;
+    struct Writer {
+        std::int64_t last_ns;  // as it said
+        std::uint64_t steps;   // that were known then
+    };
+    std::unordered_map<std::int64_t, Writer> writers_;  // by pid
+    std::uint64_t steps_ = 0;                           // of the clock, backwards
+    std::int64_t shift_ns_ = 0, latest_ns_ = 0;
 };
 
 }  // namespace planloop::analysis

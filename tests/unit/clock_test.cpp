@@ -118,6 +118,17 @@ TEST(SpoolClock, IgnoresCalibrationsThatCannotBeTrue) {
     EXPECT_NEAR(static_cast<double>(clock.interval_ns(ClockKind::tsc, 0, 2'000)), 1'000, 1);
 }
 
+TEST(SpoolClock, AStepOfTheWallClockMovesNothing) {
+    constexpr std::uint64_t kBorn = 1'800'000'000'000'000'000, kHour = 3'600'000'000'000, kSecond = 1'000'000'000;
+    for (const wire::ClockKind kind : {wire::ClockKind::tsc, wire::ClockKind::monotonic}) {
+        SpoolClock clock(kind, {0, 0, kBorn});
+        clock.add(kind, {kSecond, kSecond, kBorn - kHour});
+        clock.add(kind, {2 * kSecond, 2 * kSecond, kBorn + kHour}, true);
+        for (std::uint64_t second = 0; second < 4; ++second)
+            EXPECT_EQ(clock.utc_ns(second * kSecond), static_cast<std::int64_t>(kBorn + second * kSecond));
+    }
+}
+
 TEST(SpoolClock, PrefersItsOwnReadingOverThoseOfTheFile) {
     SpoolClock clock(ClockKind::tsc, {0, 0, kUtc});
     clock.add(ClockKind::tsc, {2'000'000, 1'000'000, kUtc}, true);

@@ -71,7 +71,7 @@ class EventSourceTest : public ::testing::Test {
         return lines;
     }
     static std::string line(std::string_view event, std::int64_t after_ns, std::string_view entry,
-                            std::string_view source, std::string_view spool = "") {
+                            std::string_view source, std::string_view spool = "", std::int32_t pid = 500) {
         LockLine fields;
         fields.utc_ns = kEpoch + after_ns;
         fields.event = event;
@@ -80,8 +80,8 @@ class EventSourceTest : public ::testing::Test {
         fields.lock_entry_id = entry;
         if (event == "lock_acquired") fields.wait_ns = 1'234;
         fields.session_id = "s";
-        fields.pid = 500;
-        fields.tid = 501;
+        fields.pid = pid;
+        fields.tid = pid + 1;
         fields.process = "agent";
         fields.source = source;
         fields.lock_id = "named_mutex:queue";
@@ -540,6 +540,31 @@ TEST_F(EventSourceTest, TakesALastLineWithoutNewline) {
     last.pop_back();
     write_log(last);
     EXPECT_EQ(outline(read(*open())), (Outline{"acquired 7"}));
+}
+
+// The clock is set back by an hour while two programs write, and each of them is the one to notice.
+TEST_F(EventSourceTest, LogLinesKeepTheirOrderWhenTheClockIsSetBack) {
+    constexpr std::int64_t kHour = 3'600'000'000'000;
+    write_log(line("lock_requested", kHour + 1, "1", "lockcore", "", 500) +
+              line("lock_acquired", kHour + 2, "1", "lockcore", "", 500) +
+              line("lock_requested", kHour + 3, "2", "lockcore", "", 600) +
+              line("lock_released", 4, "1", "lockcore", "", 500) + line("lock_acquired", 5, "2", "lockcore", "", 600) +
+              line("lock_requested", 6, "3", "lockcore", "", 700) +
+              line("lock_released", 10, "2", "lockcore", "", 600) +
+              line("lock_acquired", 12, "3", "lockcore", "", 700));
+    const auto source = open();
+    std::vector<std::string> expected;
+    for (const auto &[what, after_ns] : std::initializer_list<std::pair<std::string, std::int64_t>>{{"requested ", 1},
+                                                                                                    {"acquired ", 2},
+                                                                                                    {"requested ", 3},
+                                                                                                    {"released ", 4},
+                                                                                                    {"acquired ", 5},
+                                                                                                    {"requested ", 6},
+                                                                                                    {"released ", 10},
+                                                                                                    {"acquired ", 12}})
+        expected.push_back(what + std::to_string(kHour + after_ns));
+    EXPECT_EQ(outline(read(*source)), expected);
+    EXPECT_EQ(source->notes().messages.size(), 1U);
 }
 
 TEST_F(EventSourceTest, PutsLogLinesOfManyWritersInOrder) {
