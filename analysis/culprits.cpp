@@ -39,10 +39,15 @@ Index Culprits::responsible(const Hold &hold) const {
     return first;
 }
 
+// Where the call site is not known, the program stands for it.
+Culprits::SiteKey Culprits::site_key(const Entry &entry) const {
+    return {entry.site, entry.site != 0 ? std::string() : model_.source.process(entry.taker).name};
+}
+
 Index Culprits::culprit_of(Index index) {
     Hold &hold = model_.holds[index];
     if (hold.culprit != kNone) return hold.culprit;
-    Entry made{hold.image, hold.image, hold.site, hold.pid, 0, 0};
+    Entry made{hold.image, hold.image, hold.site, hold.pid, 0};
     const Index process = responsible(hold);
     if (process != kNone && model_.table.process(process).pid != hold.pid) {
         made.image = model_.table.process(process).name_image;
@@ -56,6 +61,8 @@ Index Culprits::culprit_of(Index index) {
         if (made.process == groups_.size()) groups_.emplace_back();
         made.operation = operations_.try_emplace(who.operation, groups_.size()).first->second;
         if (made.operation == groups_.size()) groups_.emplace_back();
+        made.call_site = sites_.try_emplace(site_key(made), groups_.size()).first->second;
+        if (made.call_site == groups_.size()) groups_.emplace_back();
         entries_.push_back(made);
     }
     hold.culprit = at->second;
@@ -100,11 +107,10 @@ void Culprits::charge(Crowd &crowd, Index culprit, std::int64_t ns) {
     crowd.latest = culprit;
     Entry &entry = entries_[culprit];
     entry.caused_ns += ns * static_cast<std::int64_t>(crowd.members.size());
-    const std::uint64_t newly = crowd.newly_charged(culprit);
-    if (newly == 0) return;
-    entry.waits += newly;
+    if (crowd.newly_charged(culprit) == 0) return;
     groups_[entry.process].waits += crowd.newly_charged(kGroupKey | entry.process);
     groups_[entry.operation].waits += crowd.newly_charged(kGroupKey | entry.operation);
+    groups_[entry.call_site].waits += crowd.newly_charged(kGroupKey | entry.call_site);
 }
 
 void Culprits::charge(Index culprit, std::int64_t ns) {
@@ -460,16 +466,15 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
     handover_ns_ += gap;
     for (const Charge &charge : request.charges) {
         if (!charge.counted) continue;
-        groups_[entries_[charge.culprit].process].counted = waits_;
-        groups_[entries_[charge.culprit].operation].counted = waits_;
+        const Entry &entry = entries_[charge.culprit];
+        for (const Index at : {entry.process, entry.operation, entry.call_site}) groups_[at].counted = waits_;
     }
     for (const Charge &charge : request.charges) {
         if (charge.ns == 0) continue;
         Entry &entry = entries_[charge.culprit];
         entry.caused_ns += charge.ns;
         if (charge.counted) continue;
-        ++entry.waits;
-        for (const Index at : {entry.process, entry.operation}) {
+        for (const Index at : {entry.process, entry.operation, entry.call_site}) {
             if (groups_[at].counted == waits_) continue;
             groups_[at].counted = waits_;
             ++groups_[at].waits;
@@ -525,7 +530,7 @@ void Culprits::fill(BlameTables &tables, std::size_t named_call_sites) const {
     tables.waits = waits_;
     Rows<std::pair<std::int32_t, std::uint64_t>> processes;
     Rows<std::string> operations;
-    Rows<std::pair<std::uint32_t, std::string>> sites;
+    Rows<SiteKey> sites;
     for (const Entry &entry : entries_) {
         const ProcessInfo &who = model_.source.process(entry.image);
         const ProcessInfo &taker = model_.source.process(entry.taker);
@@ -535,13 +540,13 @@ void Culprits::fill(BlameTables &tables, std::size_t named_call_sites) const {
         process.command_line = who.command_line;
         Culprit &operation = operations(who.operation);
         operation.operation = who.operation;
-        Culprit &site = sites({entry.site, entry.site != 0 ? std::string() : taker.name});
+        Culprit &site = sites(site_key(entry));
         site.process = taker.name;
         site.number = entry.site;
         for (Culprit *row : {&process, &operation, &site}) row->caused_ns += entry.caused_ns;
         process.waits = groups_[entry.process].waits;
         operation.waits = groups_[entry.operation].waits;
-        site.waits += entry.waits;
+        site.waits = groups_[entry.call_site].waits;
     }
     processes.finish(tables.processes);
     operations.finish(tables.operations);

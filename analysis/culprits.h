@@ -83,18 +83,19 @@ class Culprits {
         std::uint32_t site = 0;
         std::int32_t pid = 0;
         std::int64_t caused_ns = 0;
-        std::uint64_t waits = 0;
-        Index process = kNone, operation = kNone;  // groups
+        Index process = kNone, operation = kNone, call_site = kNone;  // groups
     };
     struct Group {  // entries that are one row of a table
         std::uint64_t waits = 0;
         std::uint64_t counted = 0;  // the last wait that was
     };
+    using SiteKey = std::pair<std::uint32_t, std::string>;
     struct Step {
         Index request;
         Index via;  // hold that led there
     };
 
+    SiteKey site_key(const Entry &entry) const;
     Index culprit_of(Index hold);
     bool next_of(Index request, Index &next, Index &via) const;
     void resolve(Index request);
@@ -118,6 +119,7 @@ class Culprits {
     std::vector<Entry> entries_;
     std::map<std::pair<std::int32_t, std::uint64_t>, Index> processes_;  // by pid and start time
     std::map<std::string, Index> operations_;
+    std::map<SiteKey, Index> sites_;
     std::vector<Group> groups_;
     std::int64_t waited_ns_ = 0, unknown_ns_ = 0, handover_ns_ = 0;
     std::uint64_t waits_ = 0;

@@ -87,6 +87,26 @@ TEST(Culprits, HolderThatWaitsItselfPassesThatPartOn) {
     expect_sums(report);
 }
 
+TEST(Culprits, WaitCountsOnceForAProgramTwoProcessesOfWhichHadAPartInIt) {
+    Stage stage;
+    const Actor holder = stage.scene.process(201, "same"), last = stage.scene.process(202, "same");
+    stage.at(1).lock(last, on(2, 30));
+    stage.at(2).lock(holder, on(1, 20));
+    const auto a = stage.at(100).request(stage.a, on(1, 10));
+    const auto b = stage.at(120).request(holder, on(2, 21));
+    stage.at(200).unlock(last, on(2, 30));
+    stage.at(200).acquired(b);
+    stage.at(200).unlock(holder, on(1, 20));
+    stage.at(200).acquired(a);
+    const BlameTables blame = stage.scene.play().report.blame;
+    EXPECT_EQ(blame.waits, 2U);
+    for (const auto *rows : {&blame.operations, &blame.call_sites}) {
+        ASSERT_EQ(rows->size(), 1U);
+        EXPECT_EQ(rows->front().waits, 2U);
+        EXPECT_EQ(rows->front().caused_ns, 180 * kMs);
+    }
+}
+
 TEST(Culprits, SharedHoldersAreChargedEqualParts) {
     Stage stage;
     stage.at(1).lock(stage.b, on(1, 20, wire::Mode::shared));
