@@ -88,15 +88,16 @@ class Supervisor {
 
     void look_around() {
         spool_.reserve_ahead();
-        if (!wait_status_) untraced_.look();
+        bool any = false;
         if (spool_.try_to_lead()) {
             if (!export_) start_export(true);
             const bool shares = shares_.look();
-            const bool any = watch_.look() || shares;
+            any = watch_.look() || shares;
             look_ms_ = any ? kBusyLookMs : std::min(look_ms_ + 1, kIdleLookMs);
         } else {
             look_ms_ = kIdleLookMs;
         }
+        if (!wait_status_) untraced_.look(any);
         if (wait_status_) look_ms_ = kBusyLookMs;
         if (kill_at_ && !killed_ && std::chrono::steady_clock::now() >= *kill_at_) {
             killed_ = true;

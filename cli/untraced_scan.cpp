@@ -16,8 +16,13 @@
 namespace planloop::cli {
 namespace {
 
+using Duration = std::chrono::steady_clock::duration;
+
 constexpr std::chrono::milliseconds kLongestPause{250};
 constexpr int kPauseForLook = 300;
+constexpr int kQuietPauseForLook = 2000;
+constexpr std::chrono::seconds kLongestQuietPause{3};
+constexpr int kQuietLooks = 8;
 
 enum class Mapped : std::uint8_t { nothing_yet, libc_alone, shim };
 
@@ -34,17 +39,22 @@ Mapped what_is_mapped(pid_t pid) {
 
 }  // namespace
 
-void UntracedScan::look() {
+void UntracedScan::look(bool news) {
     const auto now = std::chrono::steady_clock::now();
-    if (now < next_look_) return;
-    look_at_all();
+    if (now < (news ? next_look_on_news_ : next_look_)) return;
+    quiet_ = look_at_all() || news ? 0 : quiet_ + 1;
     const auto end = std::chrono::steady_clock::now();
     // Soon again at first, since many programs are short.
-    pause_ = std::min<std::chrono::steady_clock::duration>(pause_ * 2, kLongestPause);
-    next_look_ = end + std::max(pause_, (end - now) * kPauseForLook);
+    pause_ = std::min<Duration>(pause_ * 2, kLongestPause);
+    const auto pause = std::max(pause_, (end - now) * kPauseForLook);
+    next_look_ = next_look_on_news_ = end + pause;
+    if (quiet_ < kQuietLooks) return;
+    const Duration longest = kLongestQuietPause;
+    next_look_ = end + std::max(pause, std::min((end - now) * kQuietPauseForLook, longest));
 }
 
-void UntracedScan::look_at_all() {
+bool UntracedScan::look_at_all() {
+    bool news = false;
     std::unordered_set<pid_t> others;
     std::unordered_map<pid_t, Known> before = std::exchange(below_, {});
     std::vector<std::pair<pid_t, ProcessStatus>> fresh;
@@ -58,7 +68,7 @@ void UntracedScan::look_at_all() {
         const auto known = before.find(pid);
         if (known != before.end() && known->second.start_time == status->start_time) {
             below_.insert(*known);
-            look_at(pid, *status);
+            news |= look_at(pid, *status);
         } else {
             fresh.emplace_back(pid, *std::move(status));
         }
@@ -70,6 +80,7 @@ void UntracedScan::look_at_all() {
             if (pid == 0 || !is_below(pid, status)) continue;
             below_[pid].start_time = status.start_time;
             look_at(pid, status);
+            news = true;
             pid = 0;
             any = true;
         }
@@ -78,17 +89,21 @@ void UntracedScan::look_at_all() {
         if (pid != 0) others.insert(pid);
     }
     others_ = std::move(others);
+    return news;
 }
 
 bool UntracedScan::is_below(pid_t pid, const ProcessStatus &status) const {
     return pid == root_ || below_.find(status.parent) != below_.end();
 }
 
-void UntracedScan::look_at(pid_t pid, const ProcessStatus &status) {
+// True: another program runs there than before, or it is not known yet what it is.
+bool UntracedScan::look_at(pid_t pid, const ProcessStatus &status) {
     Known &known = below_[pid];
     if (known.image != status.image) known.settled = false;
     known.image = status.image;
+    const bool was_settled = known.settled;
     if (!known.settled) known.settled = settle(pid);
+    return !was_settled;
 }
 
 bool UntracedScan::settle(pid_t pid) {

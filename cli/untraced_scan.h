@@ -8,7 +8,7 @@
 //
 // Threads: externally synchronised. Errors: a process that may not be looked at is no finding. Cost: a look reads the
 // status of what is below the program, and of what is new on the machine; the pauses between them are 300 times as
-// long, a quarter of a second at least.
+// long, a quarter of a second at least, and up to 3 s when the last looks found nothing new.
 #ifndef PLANLOOP_CLI_UNTRACED_SCAN_H
 #define PLANLOOP_CLI_UNTRACED_SCAN_H
 
@@ -30,8 +30,8 @@ class UntracedScan {
     // `root`: the program, a child of this process.
     UntracedScan(SupervisedSpool &spool, pid_t root) : spool_(spool), root_(root) {}
 
-    // Looks if it is time to.
-    void look();
+    // Looks if it is time to; `news`: the recording has something new, so there may be something here.
+    void look(bool news);
 
   private:
     struct Known {
@@ -40,8 +40,8 @@ class UntracedScan {
         bool settled = false;  // of this image it is known whether the shim is in it
     };
 
-    void look_at_all();
-    void look_at(pid_t pid, const ProcessStatus &status);
+    bool look_at_all();  // true: something is new
+    bool look_at(pid_t pid, const ProcessStatus &status);
     bool is_below(pid_t pid, const ProcessStatus &status) const;
     // True when there is nothing more to find out about the image that runs now.
     bool settle(pid_t pid);
@@ -51,7 +51,8 @@ class UntracedScan {
     std::unordered_map<pid_t, Known> below_;
     std::unordered_set<pid_t> others_;
     std::chrono::steady_clock::duration pause_ = std::chrono::milliseconds{15};
-    std::chrono::steady_clock::time_point next_look_;
+    std::chrono::steady_clock::time_point next_look_, next_look_on_news_;
+    int quiet_ = 0;  // looks since something was new
 };
 
 }  // namespace planloop::cli

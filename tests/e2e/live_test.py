@@ -181,6 +181,22 @@ class Live(TracedTest):
         key = lambda line: (line["lock_entry_id"], line["event"])
         self.assertEqual([key(line) for line in seen], [key(line) for line in self.report().timeline])
 
+    def test_follow_goes_on_after_the_supervisor_died(self):
+        stage, holder, first, second, _ = self.blocked_pair()
+        following = self.follow("--json")
+        following.stdout.readline()
+        os.kill(stage.program.pid, signal.SIGKILL)
+        stage.program.wait()
+        holder.call("flock 3 un")
+        winner = stage.first_answer([first, second])
+        winner.call("flock 3 un")
+        (second if winner is first else first).end()
+        for actor in stage.actors:
+            actor.kill()
+        events = [json.loads(line)["event"] for line in following.stdout]
+        self.assertEqual(following.wait(PATIENCE_S), 0, following.stderr.read())
+        self.assertEqual([events.count(each) for each in ("lock_acquired", "lock_released")], [3, 3])
+
     def test_follow_ends_in_peace_when_interrupted(self):
         stage, holder, *_ = self.blocked_pair()
         following = self.follow()
@@ -194,7 +210,7 @@ class Live(TracedTest):
 
     def test_follow_of_a_busy_session_loses_nothing(self):
         program = subprocess.Popen(
-            self.traced_command(["perl", "-e", CONTENDERS, self.folder, 8, 0.3]), env=self.environment, stderr=subprocess.PIPE
+            self.traced_command(["perl", "-e", CONTENDERS, self.folder, 8, 0.15]), env=self.environment, stderr=subprocess.PIPE
         )
         wait_until("there is a spool", lambda: self.spools)
         following = self.follow("--json")
