@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
 #include <cstring>
 
@@ -43,6 +44,7 @@ struct KnownFile {
     std::atomic<std::uint64_t> device;
     std::atomic<std::uint64_t> inode;
     std::atomic<std::uint64_t> generation;
+    std::atomic<std::int64_t> old_change_ns;  // see is_unchanged(); 0: none
 };
 constexpr std::uint32_t kBusy = ~0u;
 constexpr std::size_t kKnownFiles = 4096;  // untouched, they cost nothing
@@ -73,6 +75,7 @@ void set_known_file(KnownFile &file, std::uint32_t number, std::uint64_t device,
     file.device.store(device, std::memory_order_relaxed);
     file.inode.store(inode, std::memory_order_relaxed);
     file.generation.store(generation, std::memory_order_relaxed);
+    file.old_change_ns.store(0, std::memory_order_relaxed);
     file.posix_locked.store(false, std::memory_order_relaxed);
     file.fd.store(-1, std::memory_order_relaxed);
     file.number.store(number, std::memory_order_release);
@@ -125,15 +128,47 @@ bool another_descriptor_of(int fd, std::uint64_t device, std::uint64_t inode) no
 
 std::atomic<const std::atomic<std::uint64_t> *> shares_about{&kNoMask};
 
-std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept {
-    const std::uint64_t generation = wire::file_generation(fd, mode);
-    KnownFile *file = known_file(device, inode);
+namespace {
+
+std::int64_t change_ns(const struct stat &status) noexcept {
+    return std::int64_t{status.st_ctim.tv_sec} * 1'000'000'000 + status.st_ctim.tv_nsec;
+}
+
+// Whether a file with the device and inode number of `file` is that very file, without asking for its generation: a
+// file that is made anew is younger than what it replaces. A change time is remembered only when it lay seconds back at
+// a moment at which the file was seen; whatever got its inode number after that moment has a later one, however coarse
+// the file system's clock is. Only of local file systems, which know generations: another machine's clock may be
+// behind.
+bool is_unchanged(const KnownFile &file, const struct stat &status) noexcept {
+    const std::int64_t known = file.old_change_ns.load(std::memory_order_acquire);  // before the number is read
+    return known != 0 && known == change_ns(status);
+}
+
+void note_change_time(KnownFile &file, const struct stat &status, std::uint64_t generation) noexcept {
+    constexpr std::int64_t kOldInTicks = 50'000'000;       // the kernel's clock goes in steps of 10 ms at the most
+    constexpr std::int64_t kOldInSeconds = 3'000'000'000;  // inodes of 128 bytes have whole seconds
+    timespec now{};
+    if (generation == 0 || generation > ~std::uint32_t{0} || clock_gettime(CLOCK_REALTIME_COARSE, &now) != 0) return;
+    const std::int64_t now_ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+    const bool old = now_ns - change_ns(status) > (status.st_ctim.tv_nsec != 0 ? kOldInTicks : kOldInSeconds);
+    file.old_change_ns.store(old ? change_ns(status) : 0, std::memory_order_release);
+}
+
+}  // namespace
+
+std::uint32_t file_number(Thread &me, int fd, const struct stat &status) noexcept {
+    KnownFile *file = known_file(status.st_dev, status.st_ino);
+    const bool unchanged = file != nullptr && is_unchanged(*file, status);
     std::uint32_t number = file != nullptr ? file->number.load(std::memory_order_acquire) : 0;
-    if (number != 0 && number != kBusy && file->generation.load(std::memory_order_relaxed) == generation) return number;
-    const std::uint32_t mine = process.spool.header().next_file.fetch_add(1, std::memory_order_relaxed);
-    record_file(me, fd, {mine, mode, device, inode, generation});
-    if (file != nullptr) set_known_file(*file, mine, device, inode, generation);
-    return mine;
+    if (unchanged && number != 0 && number != kBusy) return number;
+    const std::uint64_t generation = wire::file_generation(fd, status.st_mode);
+    if (number == 0 || number == kBusy || file->generation.load(std::memory_order_relaxed) != generation) {
+        number = process.spool.header().next_file.fetch_add(1, std::memory_order_relaxed);
+        record_file(me, fd, {number, status.st_mode, status.st_dev, status.st_ino, generation});
+        if (file != nullptr) set_known_file(*file, number, status.st_dev, status.st_ino, generation);
+    }
+    if (file != nullptr) note_change_time(*file, status, generation);
+    return number;
 }
 
 void repeat_file(Thread &me, int fd, std::uint32_t file) noexcept {
@@ -166,7 +201,7 @@ Identity identify_slowly(Thread &me, int fd, wire::Family family) noexcept {
         untrack(fd);
     }
     Identity identity;
-    identity.file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
+    identity.file = file_number(me, fd, status);
     if (another_descriptor_of(fd, status.st_dev, status.st_ino)) {
         identity.description = description_of_copy(fd, status.st_dev, status.st_ino);
     }
@@ -303,7 +338,7 @@ std::uint32_t posix_locked_file(int fd) noexcept {
     // It may be one of the files that there was no room to remember: named anew, the analysis knows whether it is.
     Thread &me = thread;
     if (known_file(status.st_dev, status.st_ino) != nullptr || !S_ISREG(status.st_mode) || !enter(me)) return 0;
-    return file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
+    return file_number(me, fd, status);
 }
 
 }  // namespace planloop::shim

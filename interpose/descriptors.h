@@ -14,6 +14,8 @@
 #ifndef PLANLOOP_INTERPOSE_DESCRIPTORS_H
 #define PLANLOOP_INTERPOSE_DESCRIPTORS_H
 
+#include <sys/stat.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -206,8 +208,8 @@ void note_posix_lock(int fd, std::uint32_t file) noexcept;
 std::uint32_t posix_locked_file(int fd) noexcept;
 std::uint32_t posix_locked_file(std::uint64_t device, std::uint64_t inode) noexcept;
 
-// The number of a file by device and inode if one is known, else a new one, recorded. `fd` is open on it.
-std::uint32_t file_number(Thread &me, int fd, std::uint64_t device, std::uint64_t inode, std::uint32_t mode) noexcept;
+// The number of the file that `fd` is open on, whose fstat is `status`: if it is known, else a new one, recorded.
+std::uint32_t file_number(Thread &me, int fd, const struct stat &status) noexcept;
 
 // Records once more what file `fd`, which is open, is on: see ring.h.
 void repeat_file(Thread &me, int fd, std::uint32_t file) noexcept;

@@ -24,7 +24,7 @@ Identity password_lock(Thread &me) noexcept {
     if (fd < 0) return {};
     Identity identity;
     if (wire::raw_syscall(SYS_fstat, fd, &status) == 0) {
-        identity.file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
+        identity.file = file_number(me, fd, status);
     }
     wire::raw_close(fd);
     return identity;
@@ -61,7 +61,7 @@ int record_first_lock(Thread &me, void *caller) {
     const int saved_errno = errno;
     if (result == 0) {
         with_libcs_descriptor([&](int fd, const struct stat &status) {
-            const std::uint32_t file = file_number(me, fd, status.st_dev, status.st_ino, status.st_mode);
+            const std::uint32_t file = file_number(me, fd, status);
             wire::Record *record = me.stream.claim(process.spool, me.who(process));
             if (record == nullptr) return;
             fill(*record, wire::RecordKind::acquire, whole_file(wire::Mode::exclusive, caller), {file, 0}, begin);

@@ -7,12 +7,14 @@ say what it is open on:
   fstat before a close, once the process has taken a POSIX lock: the close of any descriptor of the file would drop it.
 """
 
+import os
 import re
 import subprocess
+import time
 import unittest
 from collections import Counter
 
-from harness import PROGRAMS, PYTHON, SHIM, TracedTest
+from harness import PROGRAMS, PYTHON, SHIM, TracedTest, wait_until
 
 PYTHON_STEADY = """
 import fcntl, os, struct, sys
@@ -153,6 +155,21 @@ class SystemCalls(TracedTest):
         asked = more.pop("fstat", 0) + more.pop("newfstatat", 0)
         self.assertLess(asked, 40_000 / 10)
         self.assertLess(sum(more.values()), 400, f"80,000 records take some thirty chunks: {more}")
+
+    def test_a_file_that_is_older_than_the_clocks_step_is_asked_for_its_generation_once(self):
+        """What replaces it would be younger still, so fstat tells. One that changes all the while is asked each time."""
+        for name, change, asked in (("same", "", 1), ("changing", "; os.fchmod(fd, 0o600 + i % 2)", 6)):
+            with self.subTest(name):
+                path = self.file(name)
+                wait_until("it is old", lambda: time.time_ns() - os.stat(path).st_ctime_ns > 10**8)
+                script = (f"import fcntl, os, sys\nfor i in range(6):\n    fd = os.open('{path}', os.O_RDONLY); fcntl.flock(fd, 1); "
+                          f"os.close(os.dup(fd)){change}; os.close(fd)")
+                log = self.folder / f"{name}.calls"
+                self.run_program(["strace", "-qq", "-e", "trace=ioctl,flock", "-o", log, "-E", f"LD_PRELOAD={SHIM}",
+                                  "-E", f"PLANLOOP_SESSION={name}", PYTHON, "-c", script], check=True)
+                calls = log.read_text()
+                self.assertEqual(calls.count("LOCK_SH"), 6)
+                self.assertEqual(calls.count("FS_IOC_GETVERSION"), asked, calls)
 
     def whole_run(self, command, settings):
         """The calls of the loader, up to where it gives back its list of libraries, and all that come after it."""
