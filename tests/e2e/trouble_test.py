@@ -3,6 +3,7 @@ reached, rights change. The program goes on as if it ran plain, and what was los
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,6 +128,20 @@ class Trouble(TracedTest):
         self.assertIn("another version", errors)
         library.write_text("no library")
         self.assertIn("not the library", self.planloop("dev", "preload-path").stderr)
+
+    def test_recording_of_another_version(self):
+        """A library of a later version was preloaded by hand: what it wrote is named in one line, the rest is read."""
+        self.traced("flock", self.file("lock"), "true")
+        (spool,) = (self.session_folder / "logs" / "spool").glob("locks-v*.spool")
+        image = bytearray(spool.read_bytes())
+        version = image.index(b"\n") + 1
+        image[version] = 9
+        (spool.parent / re.sub(r"locks-v\d", "locks-v9", spool.name)).write_bytes(image)
+        run = self.planloop("dev", "locks", "--session", self.session, "--json")
+        self.assertEqual(run.returncode, 0)
+        self.assertEqual(run.stderr.count("\n"), 1, run.stderr)
+        self.assertRegex(run.stderr, r"locks-v9-\w+\.spool: was made by a newer version \(format 9, this program reads up to \d\)")
+        self.assertEqual(json.loads(run.stdout)["recorded"]["events"], 3)
 
     def test_supervisor_is_killed(self):
         """The program outlives it and goes on recording."""
