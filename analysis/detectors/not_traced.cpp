@@ -30,7 +30,8 @@ const char *cause_words(std::int64_t cause) noexcept {
         case wire::NotTracedCause::not_attached:
             break;
     }
-    return "the recording library is not in it: LD_PRELOAD was taken from its environment by somebody who is not traced, "
+    return "the recording library is not in it: LD_PRELOAD was taken from its environment by somebody who is not "
+           "traced, "
            "or leads nowhere from where it runs";
 }
 
