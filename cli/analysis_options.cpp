@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
+#include "cli/own_pids.h"
 #include "lockcore/clock.h"
 #include "lockcore/process_status.h"
 
@@ -20,7 +23,13 @@ std::function<bool(std::int32_t pid, std::uint64_t start_time)> liveness_of(cons
         for (const std::string &path : *spools) of_this_boot |= path.find(mark, path.rfind('/')) != std::string::npos;
     }
     if (!of_this_boot) return [](std::int32_t, std::uint64_t) { return false; };
-    return [](std::int32_t pid, std::uint64_t start_time) { return process_runs(pid, start_time); };
+    return [others = std::optional<OwnPids>()](std::int32_t pid, std::uint64_t start_time) mutable {
+        if (process_runs(pid, start_time)) return true;
+        if (start_time == 0) return false;
+        if (!others) others = pids_by_own_pid();
+        const auto [first, last] = others->equal_range(pid);
+        return std::any_of(first, last, [&](const auto &each) { return process_runs(each.second, start_time); });
+    };
 }
 
 }  // namespace

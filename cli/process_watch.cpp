@@ -1,5 +1,6 @@
 #include "cli/process_watch.h"
 
+#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
@@ -48,7 +49,7 @@ ProcessWatch::~ProcessWatch() {
 
 void ProcessWatch::add_child(pid_t pid, int pidfd) {
     const std::optional<ProcessStatus> status = process_status(pid);
-    watched_.emplace(pid, Watched{pidfd, status ? status->start_time : 0});
+    watched_.emplace(pid, Watched{pidfd, pid, status ? status->start_time : 0});
     epoll_event wanted{};
     wanted.events = EPOLLIN;
     wanted.data.u64 = static_cast<std::uint64_t>(pid);
@@ -56,12 +57,17 @@ void ProcessWatch::add_child(pid_t pid, int pidfd) {
 }
 
 bool ProcessWatch::look() {
+    by_own_pid_.reset();
     const bool sharing = look_at_sharing();
     return look_at_streams() || sharing;
 }
 
 void ProcessWatch::add_other(pid_t pid) {
     if (watched_.find(pid) == watched_.end()) watch(pid, 0);
+}
+
+bool ProcessWatch::has_foreign_pids() const {
+    return spool_.header().foreign_pids.load(std::memory_order_acquire) != 0;
 }
 
 bool ProcessWatch::look_at_sharing() {
@@ -71,7 +77,12 @@ bool ProcessWatch::look_at_sharing() {
     if (announced - sharing_seen_ > wire::kSharingPids) sharing_seen_ = announced - wire::kSharingPids;
     for (; sharing_seen_ != announced; ++sharing_seen_) {
         const pid_t pid = header.sharing[sharing_seen_ % wire::kSharingPids].load(std::memory_order_acquire);
-        if (pid > 0) add_other(pid);
+        if (pid <= 0) continue;
+        if (has_foreign_pids()) {
+            watch_foreign(pid, 0);
+        } else {
+            add_other(pid);
+        }
     }
     return true;
 }
@@ -99,7 +110,8 @@ bool ProcessWatch::look_at_stream(std::size_t stream) {
     const SpoolStream &found = reader_->streams()[stream];
     if (found.chunks.empty() || found.chunks[0].process == 0) return false;  // a supervisor's own
     const pid_t pid = found.chunks[0].pid;
-    if (const auto known = watched_.find(pid); known != watched_.end()) {
+    const bool foreign = has_foreign_pids();
+    if (const auto known = watched_.find(pid); !foreign && known != watched_.end()) {
         // The same process (another thread, or another image by exec); or its number again, once its end is seen.
         if (is_readable(known->second.pidfd)) waiting_streams_.push_back(stream);
         return false;
@@ -107,29 +119,51 @@ bool ProcessWatch::look_at_stream(std::size_t stream) {
     StreamCursor cursor(stream);
     SpoolRecord record;
     if (!cursor.next(*reader_, record)) {
-        if (process_runs(pid, 0)) waiting_streams_.push_back(stream);
+        if (foreign || process_runs(pid, 0)) waiting_streams_.push_back(stream);
         return false;
     }
+    if (foreign) return watch_foreign(pid, start_time_in(record));
     watch(pid, start_time_in(record));
     return true;
 }
 
-void ProcessWatch::watch(pid_t pid, std::uint64_t start_time) {
-    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-    if (pidfd < 0) {
-        // It came and went between two looks: told as what is known of it.
-        if (start_time != 0) spool_.write_ended(pid, start_time, wire::kGoneUnwatched, spool_.ticks());
-        return;
+bool ProcessWatch::watch_foreign(pid_t told, std::uint64_t start_time) {
+    bool runs = false;
+    bool any = false;
+    if (!by_own_pid_) by_own_pid_ = pids_by_own_pid();
+    const auto [first, last] = by_own_pid_->equal_range(told);
+    for (auto each = first; each != last; ++each) {
+        const pid_t pid = each->second;
+        const auto known = watched_.find(pid);
+        const bool is_new = known == watched_.end();
+        const bool watched =
+            is_new ? watch(pid, told, start_time) : start_time == 0 || known->second.start_time == start_time;
+        runs |= watched;
+        any |= is_new && watched;
     }
+    if (!runs && start_time != 0) spool_.write_ended(told, start_time, wire::kGoneUnwatched, spool_.ticks());
+    return any;
+}
+
+void ProcessWatch::watch(pid_t pid, std::uint64_t start_time) {
+    // It may have come and gone between two looks: told as what is known of it.
+    if (!watch(pid, pid, start_time) && start_time != 0)
+        spool_.write_ended(pid, start_time, wire::kGoneUnwatched, spool_.ticks());
+}
+
+bool ProcessWatch::watch(pid_t pid, pid_t told, std::uint64_t start_time) {
+    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    if (pidfd < 0) return false;
     // Read behind the pidfd: what runs now under this number is what the pidfd is about.
     const std::optional<ProcessStatus> status = process_status(pid);
     const bool same = status && (start_time == 0 || status->start_time == start_time);
     if (!same || is_readable(pidfd)) {
         ::close(pidfd);
-        if (start_time != 0) spool_.write_ended(pid, start_time, wire::kGoneUnwatched, spool_.ticks());
-        return;
+        return false;
     }
     add_child(pid, pidfd);
+    watched_[pid].told = told;
+    return true;
 }
 
 void ProcessWatch::signal_all(int number) const {
@@ -142,7 +176,7 @@ void ProcessWatch::signal_all(int number) const {
 void ProcessWatch::ended(pid_t pid, int wait_status, std::uint64_t died_at) {
     const auto found = watched_.find(pid);
     if (found == watched_.end()) return;
-    spool_.write_ended(pid, found->second.start_time, wait_status, died_at);
+    spool_.write_ended(found->second.told, found->second.start_time, wait_status, died_at);
     ::close(found->second.pidfd);  // leaves the epoll set by itself
     watched_.erase(found);
 }

@@ -5,6 +5,10 @@
 // Which processes there are, the spool tells: look() finds those that attached since. Of one that is gone
 // before it could be looked at it is recorded that nobody saw when (kGoneUnwatched).
 //
+// Pids that the spool tells are those of a process's own PID namespace. As soon as one process of the session has
+// another than the spool's maker (SpoolHeader::foreign_pids), each is looked for in /proc, by the name it has for
+// itself.
+//
 // Threads: externally synchronised. Cost: look() is one load when nothing is new.
 #ifndef PLANLOOP_CLI_PROCESS_WATCH_H
 #define PLANLOOP_CLI_PROCESS_WATCH_H
@@ -13,9 +17,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
+#include "cli/own_pids.h"
 #include "cli/supervised_spool.h"
 #include "lockcore/spool_reader.h"
 
@@ -44,6 +50,7 @@ class ProcessWatch {
   private:
     struct Watched {
         int pidfd = -1;
+        pid_t told = 0;                // its pid in the recording
         std::uint64_t start_time = 0;  // clock ticks since boot; 0: unknown
     };
 
@@ -51,12 +58,16 @@ class ProcessWatch {
     bool look_at_streams();
     bool look_at_stream(std::size_t stream);
     void watch(pid_t pid, std::uint64_t start_time);
+    bool watch(pid_t pid, pid_t told, std::uint64_t start_time);  // false: it does not run
+    bool watch_foreign(pid_t told, std::uint64_t start_time);     // true: any was new
+    bool has_foreign_pids() const;
 
     SupervisedSpool &spool_;
     int epoll_fd_;
     std::unique_ptr<SpoolReader> reader_;
-    std::unordered_map<pid_t, Watched> watched_;
-    std::vector<std::size_t> waiting_streams_;  // their first record was not to be seen yet
+    std::unordered_map<pid_t, Watched> watched_;  // by the pid here
+    std::optional<OwnPids> by_own_pid_;           // for one look
+    std::vector<std::size_t> waiting_streams_;    // their first record was not to be seen yet
     std::size_t streams_seen_ = 0;
     std::uint32_t sharing_seen_ = 0;
     std::uint64_t claimed_seen_ = 0;

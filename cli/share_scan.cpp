@@ -5,16 +5,19 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "cli/numbered_entries.h"
+#include "lockcore/process_status.h"
 
 namespace planloop::cli {
 namespace {
 
 constexpr std::chrono::milliseconds kRest{10};
+constexpr int kLooksAgain = 100;  // at most, kRest apart
 
 // Who took the flocks that hang on a descriptor: "lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:01:1234 0 EOF".
 std::vector<pid_t> flock_takers(pid_t pid, int fd) {
@@ -45,9 +48,11 @@ bool ShareScan::look() {
     table_.for_each([&](const wire::Share &row) {
         if (row.news != 0 && row.sequence - seen_ <= news - seen_) wanted.emplace(row.device, row.inode);
     });
-    seen_ = news;
+    look_again_ = false;
+    if (!wanted.empty()) for_each_number("/proc", [&](pid_t pid) { look_at_process(pid, wanted); });
+    looks_again_ = look_again_ ? looks_again_ + 1 : 0;
+    if (!look_again_) seen_ = news;
     if (wanted.empty()) return false;
-    for_each_number("/proc", [&](pid_t pid) { look_at_process(pid, wanted); });
     rest_until_ = std::chrono::steady_clock::now() + kRest;
     return true;
 }
@@ -66,6 +71,11 @@ wire::Share *ShareScan::find_row(const wire::ShareKey &key) {
     return nullptr;
 }
 
+bool ShareScan::is_about_to_exec(pid_t pid) {
+    const std::optional<ProcessStatus> status = process_status(pid);
+    return status && wire::same_memory(pid, status->parent);
+}
+
 void ShareScan::look_at_descriptor(pid_t pid, int fd, const std::set<File> &wanted) {
     const std::string path = fmt::format("/proc/{}/fd/{}", pid, fd);
     const std::uint64_t seen_at = spool_.ticks();  // before the look: the process may close it after it
@@ -77,6 +87,10 @@ void ShareScan::look_at_descriptor(pid_t pid, int fd, const std::set<File> &want
     if (row == nullptr) return;
     const SharedDescription shared{row->description.load(std::memory_order_acquire), row->file};
     if (shared.description == 0) return;  // the row has just been given to another
+    if (looks_again_ < kLooksAgain && is_about_to_exec(pid)) {
+        look_again_ = true;
+        return;
+    }
     {
         const wire::ShareTable::Turn turn(table_);
         if (table_.find_own(key) == nullptr) table_.put(key, shared.description, shared.file, false);

@@ -5,6 +5,9 @@
 // new one, and only then, this looks through the descriptors of all processes that it may read, and compares. What it
 // finds is recorded some milliseconds late, as `sharer` records with the time of the look, and put into the table.
 //
+// A child of vfork that has not become another program yet says nothing of what it closes, and may close the descriptor
+// on the way. It is looked at again, until it has, or for a second.
+//
 // Threads: externally synchronised. Cost: one load when nothing is new, else one look at each descriptor on the
 // machine, at most every ten milliseconds.
 #ifndef PLANLOOP_CLI_SHARE_SCAN_H
@@ -35,12 +38,15 @@ class ShareScan {
     void look_at_process(pid_t pid, const std::set<File> &wanted);
     void look_at_descriptor(pid_t pid, int fd, const std::set<File> &wanted);
     wire::Share *find_row(const wire::ShareKey &key);
+    bool is_about_to_exec(pid_t pid);
 
     SupervisedSpool &spool_;
     ProcessWatch &watch_;
     wire::ShareTable table_;
     std::uint32_t pid_namespace_ = wire::own_pid_namespace();
     std::uint32_t seen_ = 0;
+    int looks_again_ = 0;  // looks in a row that met a process that was about to become another program
+    bool look_again_ = false;
     std::chrono::steady_clock::time_point rest_until_;
 };
 

@@ -10,6 +10,7 @@
 #include "interpose/introduction.h"
 #include "interpose/ring.h"
 #include "interpose/settings.h"
+#include "interpose/shares.h"
 
 namespace planloop::shim {
 
@@ -59,6 +60,13 @@ bool out_of_descriptors() noexcept {
     return error == -EMFILE || error == -ENFILE;
 }
 
+// A supervisor that knows this process under another number must not take it for gone.
+void note_pid_namespace() noexcept {
+    wire::SpoolHeader &header = process.spool.header();
+    if (header.foreign_pids.load(std::memory_order_relaxed) != 0 || header.pid_space == 0) return;
+    if (header.pid_space != pid_namespace()) header.foreign_pids.store(1, std::memory_order_release);
+}
+
 bool attach(Thread &me, ForkPage &page) noexcept {
     const wire::SignalsBlocked no_signals;
     std::uint32_t nobody = 0;
@@ -84,6 +92,7 @@ bool attach(Thread &me, ForkPage &page) noexcept {
     process.identity.pid =
         me.speaks_for != 0 ? me.speaks_for : static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
     process.identity.process = process.spool.header().next_process.fetch_add(1, std::memory_order_relaxed);
+    note_pid_namespace();
     join(me, process.identity.process);
     introduce_self(me, parent_image);
     page.image.store(process.identity.process, std::memory_order_release);

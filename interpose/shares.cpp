@@ -21,17 +21,6 @@ std::int32_t own_pid() noexcept {
     return static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
 }
 
-std::uint32_t pid_namespace() noexcept {
-    ForkPage *page = process.page.load(std::memory_order_acquire);
-    if (page == nullptr) return wire::own_pid_namespace();
-    std::uint32_t known = page->pid_namespace.load(std::memory_order_relaxed);
-    if (known == 0) {
-        known = wire::own_pid_namespace();
-        page->pid_namespace.store(known, std::memory_order_relaxed);
-    }
-    return known;
-}
-
 bool open_table(bool make) noexcept {
     return table.is_open() || (open_spool() && table.open(process.spool.path(), make) == 0);
 }
@@ -101,6 +90,17 @@ Identity identity_of(const Descriptor &descriptor) noexcept {
 }
 
 }  // namespace
+
+std::uint32_t pid_namespace() noexcept {
+    ForkPage *page = process.page.load(std::memory_order_acquire);
+    if (page == nullptr) return wire::own_pid_namespace();
+    std::uint32_t known = page->pid_namespace.load(std::memory_order_relaxed);
+    if (known == 0) {
+        known = wire::own_pid_namespace();
+        page->pid_namespace.store(known, std::memory_order_relaxed);
+    }
+    return known;
+}
 
 bool same_description(int fd, int other) noexcept {
     const std::int32_t self = own_pid();
@@ -239,8 +239,11 @@ void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr) return;
     descriptor->provenance.store(Descriptor::inherited, std::memory_order_relaxed);
+    // The machine's init shares nothing with anybody; in a namespace of its own, 1 may be a script that locks.
+    constexpr std::uint32_t kInitialPidNamespace = 0xeffffffc;  // linux/proc_ns.h PROC_PID_INIT_INO
+    const std::int32_t first = pid_namespace() == kInitialPidNamespace ? 2 : 1;
     const auto look_at = [&](std::int32_t pid) {
-        if (pid <= 1 || pid == process.identity.pid) return false;
+        if (pid < first || pid == process.identity.pid) return false;
         const std::uint64_t now = process.spool.ticks();  // before the look: it may close the descriptor after it
         const Relative relative = find_share(pid, fd, *descriptor, family);
         if (relative.fd < 0) return false;
@@ -256,7 +259,7 @@ void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family
     constexpr int kMostAncestors = 12;
     const int patience = supervised ? 2 : kMostAncestors;  // a supervisor finds whoever is left out here
     auto pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
-    for (int level = 0, misses = 0; pid > 1 && level < kMostAncestors && misses < patience;
+    for (int level = 0, misses = 0; pid >= first && level < kMostAncestors && misses < patience;
          ++level, pid = read_stat(pid).parent) {
         misses = look_at(pid) ? 0 : misses + 1;
     }

@@ -20,6 +20,9 @@
 
 namespace planloop::shim {
 
+// Of this process, see share_table.h; asked once.
+std::uint32_t pid_namespace() noexcept;
+
 // Whether two descriptors of this process refer to one description, as far as kcmp(2) may tell.
 bool same_description(int fd, int other) noexcept;
 

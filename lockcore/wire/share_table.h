@@ -62,10 +62,15 @@ inline SameDescription compare_descriptors(std::int32_t pid, int fd, std::int32_
     return order > 0 ? SameDescription::no : SameDescription::unknown;
 }
 
+inline constexpr int kKcmpVm = 1;  // linux/kcmp.h
+
 // Asked in a way that a sandbox which lets descriptors be compared allows as well.
 inline bool process_lives(std::int32_t pid) noexcept {
-    constexpr int kKcmpVm = 1;  // linux/kcmp.h
     return raw_syscall(SYS_kcmp, pid, pid, kKcmpVm, 0, 0) != -ESRCH;
+}
+// As a child of vfork and its parent do until it becomes another program.
+inline bool same_memory(std::int32_t pid, std::int32_t other) noexcept {
+    return raw_syscall(SYS_kcmp, pid, other, kKcmpVm, 0, 0) == 0;
 }
 
 inline std::uint32_t own_pid_namespace() noexcept {

@@ -276,8 +276,8 @@ inline int SpoolWriter::create(const std::uint8_t (&boot_id)[16], std::uint64_t 
             ring_bytes < kSmallestRingBytes ? kSmallestRingBytes : ring_bytes / kRingChunkBytes * kRingChunkBytes;
         header->limit_bytes = kRingChunkBytes + header->ring_bytes;
         header->next_offset = kRingChunkBytes;
-        header->pid_space = pid_space();
     }
+    header->pid_space = pid_space();
     header->reserved_bytes = kPageBytes;
     header->next_process = header->next_stream = header->next_file = header->next_description = 1;
 
