@@ -96,7 +96,7 @@ std::int64_t ProcessOrder::born_ns(const Node &node) const {
 }
 
 std::int64_t ProcessOrder::over_ns(const Node &node) const {
-    return node.waited_ns >= 0 ? node.waited_ns : node.ended_ns;
+    return node.waited_ns >= 0 || node.forked_ns >= 0 ? node.waited_ns : node.ended_ns;
 }
 
 bool ProcessOrder::before(const Place &one, const Place &other) const {

@@ -2,9 +2,9 @@
 // in order: a child's first act comes after its fork, what a parent does after it waited for a child comes after all of
 // that child. Mere time orders nothing.
 //
-// Waits are recorded only of processes that may hold locks. For children of others the end stands for the wait: a
-// shell that starts one program after another waits in between. So children of one such parent that ran one after the
-// other count as ordered, also where that was luck.
+// Who recorded that it made a child records when it was told of its end too. Of children of others (a shell that takes
+// no lock, system(3)) the end stands for the wait, since who starts one program after another mostly waits in between:
+// they count as ordered when they ran one after the other, also where that was luck.
 //
 // Grows with processes. Threads of one process are not ordered. Threads: externally synchronised.
 #ifndef PLANLOOP_ANALYSIS_PROCESS_ORDER_H

@@ -268,10 +268,20 @@ int planloop_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_a
     });
 }
 
+namespace {
+
+// system(3) and pclose(3) tell a status.
+int child_not_known(int result) {
+    return result < 0 ? -1 : 0;
+}
+
+}  // namespace
+
 extern "C" int planloop_system(const char *command) PLANLOOP_EXPORT(system);
 int planloop_system(const char *command) {
     const SessionVariableSet set;
-    return record_child_wait(-1, [=] { return real<Symbol::system>()(command); });
+    return record_child_wait(
+        -1, [=] { return real<Symbol::system>()(command); }, child_not_known);
 }
 
 extern "C" FILE *planloop_popen(const char *command, const char *mode) PLANLOOP_EXPORT(popen);
@@ -286,5 +296,6 @@ int planloop_pclose(FILE *stream) {
         const int fd = fileno(stream);
         if (fd >= 0 && may_concern_locks(fd)) let_go(fd, wire::CloseCause::stream);
     }
-    return record_child_wait(-1, [=] { return real<Symbol::pclose>()(stream); });
+    return record_child_wait(
+        -1, [=] { return real<Symbol::pclose>()(stream); }, child_not_known);
 }

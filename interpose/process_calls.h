@@ -50,11 +50,16 @@ inline void adopt_from_child(Thread &me) noexcept {
     if (shared_about() && !in_vfork_child(me)) adopt_all();
 }
 
-// A call that waits for a child: recorded as pending while it waits. `child` as waitpid(2) takes it.
-template <class Real>
-auto record_child_wait(std::int64_t child, Real real_call) {
+// A child whose end this process was told of by a call that did not wait. `child` as waitpid(2) takes it.
+void note_reaped(std::int64_t child, pid_t reaped) noexcept;
+
+// A call that waits for a child: recorded as pending while it waits, by who may keep others waiting meanwhile, and by
+// who has attached, whose children are put in order by it. `child` as waitpid(2) takes it; `reaped(result)` is the
+// child that the call told the end of: 0 when that is not known, or another news of it, negative when the call failed.
+template <class Real, class Reaped>
+auto record_child_wait(std::int64_t child, Real real_call, Reaped reaped) {
     Thread &me = thread;
-    if (!may_hold_locks() || in_vfork_child(me) || !prepare_fork() || !enter(me)) {
+    if ((!may_hold_locks() && !attached(me)) || in_vfork_child(me) || !prepare_fork() || !enter(me)) {
         const auto unrecorded = real_call();
         adopt_from_child(me);
         return unrecorded;
@@ -73,7 +78,7 @@ auto record_child_wait(std::int64_t child, Real real_call) {
         decltype(real_call()) result;
         pthread_cleanup_push(abandon_pending, nullptr);
         result = real_call();
-        record->b = static_cast<std::uint64_t>(static_cast<std::int64_t>(result));
+        record->b = static_cast<std::uint64_t>(static_cast<std::int64_t>(reaped(result)));
         pthread_cleanup_pop(0);
         return result;
     });

@@ -1,4 +1,5 @@
 // How processes begin and end: the constructor, fork and its kin, exit and its kin.
+#include <errno.h>
 #include <fcntl.h>
 #include <paths.h>
 #include <sched.h>
@@ -46,6 +47,23 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
     write_note(me, {.kind = wire::RecordKind::exit,
                     .a = static_cast<std::uint64_t>(cause),
                     .b = static_cast<std::uint64_t>(status)});
+}
+
+void note_reaped(std::int64_t child, pid_t reaped) noexcept {
+    Thread &me = thread;
+    const int error = errno;
+    if (attached(me) && enter(me)) {
+        if (process.spool.is_ring()) introduce_in_chunk(me);
+        if (wire::Record *const record = me.stream.claim(process.spool, me.who(process)); record != nullptr) {
+            record->kind = wire::RecordKind::wait_child;
+            record->fd = -1;
+            record->a = static_cast<std::uint64_t>(child);
+            record->b = static_cast<std::uint64_t>(reaped);
+            record->begin = record->end = process.spool.ticks();
+            me.stream.publish(record, wire::State::complete);
+        }
+    }
+    errno = error;
 }
 
 // Attached before the fork, since a stream's records stand in the order of their times.

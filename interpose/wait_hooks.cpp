@@ -16,33 +16,57 @@ std::int64_t child_of(idtype_t type, id_t id) {
     return -1;
 }
 
+// A child that was stopped or goes on has not ended.
+pid_t ended(pid_t child, const int *status, int options) {
+    if (child <= 0 || (options & (WUNTRACED | WCONTINUED)) == 0) return child;
+    return status == nullptr || WIFSTOPPED(*status) || WIFCONTINUED(*status) ? 0 : child;
+}
+
+// Without WNOHANG the call may wait.
+template <class Real, class Reaped>
+auto record_wait(std::int64_t child, int options, Real real_call, Reaped reaped) {
+    if ((options & WNOHANG) == 0) return record_child_wait(child, real_call, reaped);
+    const auto result = real_call();
+    if (const pid_t one = reaped(result); one > 0) note_reaped(child, one);
+    return result;
+}
+
 }  // namespace
 
 extern "C" pid_t planloop_wait(int *status) PLANLOOP_EXPORT(wait);
 pid_t planloop_wait(int *status) {
-    return record_child_wait(-1, [=] { return real<Symbol::wait>()(status); });
+    return record_wait(
+        -1, 0, [=] { return real<Symbol::wait>()(status); }, [](pid_t child) { return child; });
 }
 
 extern "C" pid_t planloop_waitpid(pid_t pid, int *status, int options) PLANLOOP_EXPORT(waitpid);
 pid_t planloop_waitpid(pid_t pid, int *status, int options) {
-    const auto real_call = [=] { return real<Symbol::waitpid>()(pid, status, options); };
-    return (options & WNOHANG) != 0 ? real_call() : record_child_wait(pid, real_call);
+    return record_wait(
+        pid, options, [=] { return real<Symbol::waitpid>()(pid, status, options); },
+        [=](pid_t child) { return ended(child, status, options); });
 }
 
 extern "C" int planloop_waitid(idtype_t type, id_t id, siginfo_t *info, int options) PLANLOOP_EXPORT(waitid);
 int planloop_waitid(idtype_t type, id_t id, siginfo_t *info, int options) {
-    const auto real_call = [=] { return real<Symbol::waitid>()(type, id, info, options); };
-    return (options & WNOHANG) != 0 ? real_call() : record_child_wait(child_of(type, id), real_call);
+    return record_wait(
+        child_of(type, id), options, [=] { return real<Symbol::waitid>()(type, id, info, options); },
+        [=](int result) -> pid_t {
+            if (result != 0 || info == nullptr) return result;
+            const bool over = info->si_code == CLD_EXITED || info->si_code == CLD_KILLED || info->si_code == CLD_DUMPED;
+            return over ? info->si_pid : 0;  // 0 of WNOHANG: there was no news
+        });
 }
 
 extern "C" pid_t planloop_wait3(int *status, int options, struct rusage *usage) PLANLOOP_EXPORT(wait3);
 pid_t planloop_wait3(int *status, int options, struct rusage *usage) {
-    const auto real_call = [=] { return real<Symbol::wait3>()(status, options, usage); };
-    return (options & WNOHANG) != 0 ? real_call() : record_child_wait(-1, real_call);
+    return record_wait(
+        -1, options, [=] { return real<Symbol::wait3>()(status, options, usage); },
+        [=](pid_t child) { return ended(child, status, options); });
 }
 
 extern "C" pid_t planloop_wait4(pid_t pid, int *status, int options, struct rusage *usage) PLANLOOP_EXPORT(wait4);
 pid_t planloop_wait4(pid_t pid, int *status, int options, struct rusage *usage) {
-    const auto real_call = [=] { return real<Symbol::wait4>()(pid, status, options, usage); };
-    return (options & WNOHANG) != 0 ? real_call() : record_child_wait(pid, real_call);
+    return record_wait(
+        pid, options, [=] { return real<Symbol::wait4>()(pid, status, options, usage); },
+        [=](pid_t child) { return ended(child, status, options); });
 }

@@ -74,7 +74,8 @@ enum class RecordKind : std::uint8_t {
              // text of `process` about it
     ended,  // written by a supervisor: a process is gone; a: its pid, b: wait status, -1 when not known, kGoneUnwatched
             // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
-    wait_child,  // a call that waits for a child; pending while it waits; a: pid argument, b: what it returned
+    wait_child,  // a call that waits for a child; pending while it waits; a: pid argument, b: the child whose end it
+                 // told (0: not known which, or other news; negative: it failed)
     not_traced,  // a program was started in which the shim cannot be; a: its pid (0: not known), b: NotTracedCause;
                  // one text follows: its path
     text,        // payload of the record before it

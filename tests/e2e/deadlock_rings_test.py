@@ -1,6 +1,7 @@
 """Circular waits among flock callers are named, with exactly their participants; what only looks alike is not."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -233,6 +234,47 @@ class NoRing(TracedTest):
             winner.call("flock 3 un")
         stage.close()
         self.assertEqual(self.assert_silent().lock_of(lock)["acquisitions"], 30)
+
+    def test_200_processes_that_merely_contend(self):
+        lock = self.file()
+        run = self.traced("perl", "-e", "use Fcntl ':flock'; for (1 .. 200) { next if fork; open(my $f, '>>', $ARGV[0]);"
+                          " for (1 .. 10) { flock($f, LOCK_EX) or die; flock($f, LOCK_UN) } exit 0 } 1 while wait != -1",
+                          lock, timeout=2 * PATIENCE_S)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        report = self.assert_silent()
+        self.assertEqual(report.lock_of(lock)["acquisitions"], 2000)
+        self.assertEqual([each["kind"] for each in report.findings() if each["severity"] != "info"], [])
+
+    def test_locking_hand_over_hand(self):
+        stage = self.stage()
+        files = [self.file(name) for name in "abc"]
+        actors = stage.cast(2)
+        for actor in actors:
+            for path in files:
+                actor.call(f"open {path}")
+            actor.call("flock 3 ex")
+            for descriptor in (4, 5):
+                actor.call(f"flock {descriptor} ex")
+                actor.call(f"flock {descriptor - 1} un")
+            actor.call("flock 5 un")
+        stage.close()
+        self.assertEqual(self.assert_silent().findings("lock_order_inversion"), [])
+
+    def test_a_mere_long_wait(self):
+        stage = self.stage()
+        lock = self.file()
+        holder, waiter = stage.cast(2)
+        for actor in (holder, waiter):
+            actor.call(f"open {lock}")
+        holder.call("flock 3 ex")
+        waiter.block("flock 3 ex", lock)
+        run = self.planloop("dev", "locks", "--session", self.session, "--json", "--long-wait", "0.001")
+        kinds = {each["kind"] for each in json.loads(run.stdout)["findings"]}
+        self.assertLessEqual(kinds, {"long_wait", "long_hold"})
+        holder.call("flock 3 un")
+        waiter.end()
+        stage.close()
+        self.assert_silent()
 
     def test_30_processes_that_contend_for_three_locks_in_one_order(self):
         program = self.folder / "worker"

@@ -116,6 +116,35 @@ class Order(Findings):
         self.assertEqual(self.found(), [])
 
 
+    def test_only_a_wait_puts_the_children_of_one_parent_in_order(self):
+        """The second begins after the first has ended, by luck or because the parent waits for that."""
+        program = (
+            "import fcntl, os, subprocess, sys\n"
+            "with open('own', 'w') as own: fcntl.flock(own, fcntl.LOCK_EX)\n"
+            "def start(one, other):\n"
+            "    read, write = os.pipe()\n"
+            "    os.set_inheritable(write, True)\n"
+            "    child = subprocess.Popen(['flock', one, 'flock', other, 'true'], pass_fds=[write])\n"
+            "    os.close(write)\n"
+            "    os.read(read, 1)  # until nobody has it open\n"
+            "    return child\n"
+            "first = start('a', 'b')\n"
+            "if sys.argv[1] == 'wait': first.wait()\n"
+            "if sys.argv[1] == 'poll':\n"
+            "    while first.poll() is None: pass\n"
+            "second = start('b', 'a')\n"
+            "sys.exit(first.wait() or second.wait())\n"
+        )
+        for name in "ab":
+            self.file(name)
+        for how, expected in (("wait", []), ("poll", []), ("luck", ["lock_order_inversion"])):
+            with self.subTest(how=how):
+                self.session = how
+                run = self.traced("/usr/bin/python3", "-c", program, how, cwd=self.folder)
+                self.assertEqual(run.returncode, 0, run.stderr)
+                self.assertEqual([kind for kind, _ in self.found()], expected)
+
+
 class Gates(Findings):
     def test_status_1_for_a_finding_that_is_named(self):
         stage, (one, two), _ = self.cast("a", "b")

@@ -207,6 +207,16 @@ TEST(LockOrder, FoundWhereASmallDifferenceLetsThemMeet) {
              stage.nest(child, {1, 2});
              stage.nest(stage.one, {2, 1});
          }},
+        {"children of one parent that waits for neither in between",
+         [](Stage &stage) {
+             for (const std::int32_t pid : {103, 104}) {
+                 const Actor child = stage.scene.fork(stage.one, pid, "c");
+                 stage.nest(child, pid == 103 ? std::vector<std::uint32_t>{1, 2} : std::vector<std::uint32_t>{2, 1});
+                 stage.scene.exit(child);
+             }
+             for (const std::uint64_t pid : {103u, 104u})
+                 stage.scene.event(stage.one, EventKind::child_wait_ended).start = pid;
+         }},
         {"two that merely ran one after the other",
          [](Stage &stage) {
              stage.nest(stage.one, {1, 2});
