@@ -19,7 +19,7 @@ namespace {
 
 class SessionSource final : public EventSource {
   public:
-    SessionSource(Session session, const SourceOptions &options) : session_(std::move(session)), options_(options) {
+    SessionSource(Session session, SourceOptions options) : session_(std::move(session)), options_(std::move(options)) {
         find_parts();
     }
 

@@ -21,12 +21,14 @@ using wire::RecordKind;
 using wire::State;
 
 class EventFollowing : public ::testing::Test {
+  public:
+    ~EventFollowing() override { unsetenv("PLANLOOP_HOME"); }
+
   protected:
     EventFollowing() {
         setenv("PLANLOOP_HOME", folder_.path().c_str(), 1);
         session_ = *create_session("s");
     }
-    ~EventFollowing() override { unsetenv("PLANLOOP_HOME"); }
 
     std::unique_ptr<wire::SpoolWriter> make_spool() const {
         auto spool = std::make_unique<wire::SpoolWriter>();

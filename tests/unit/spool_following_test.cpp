@@ -142,6 +142,7 @@ TEST_F(SpoolFollowing, FollowsThreadsThatWriteAtTheSameTime) {
     constexpr int kThreads = 3;
     constexpr std::uint64_t kRecords = 30'000;
     std::vector<std::thread> threads;
+    threads.reserve(kThreads);
     for (int t = 0; t < kThreads; ++t) {
         threads.emplace_back([&, t] {
             wire::StreamWriter writer;
