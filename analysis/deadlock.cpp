@@ -265,7 +265,6 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     if (deadlock.times > 1) text += fmt::format(" It broke up and closed again {} times.", deadlock.times - 1);
     if (deadlock.certainty != Certainty::confirmed)
         text += weakness_words(model, deadlock.weaknesses, deadlock.to_ns >= 0);
-    if (lost) text += " Events of this recording were lost, so it is only possible.";
     text += advice(model, deadlock);
     return finding;
 }

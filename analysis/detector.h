@@ -104,6 +104,8 @@ struct Pass {
     const char *name;
     unsigned hooks;
     std::unique_ptr<Detector> (*make)(const Model &model);
+    // What it tells stands in the trace and rests on nothing's absence, so events that were lost cannot overturn it.
+    bool sure_though_lost = false;
 };
 
 }  // namespace planloop::analysis

@@ -24,7 +24,7 @@ namespace {
 
 constexpr Pass kPasses[] = {
     {"deadlock", kBlocked | kRequestDone | kHoldEnded | kProcessEnded | kChildWait, make_deadlock},
-    {"kernel_refused", kRequestDone, make_kernel_refused},
+    {"kernel_refused", kRequestDone, make_kernel_refused, true},
     {"killed_while_holding", kProcessEnded, make_killed_while_holding},
     {"unlock_without_lock", kNothingUnlocked, make_unlock_without_lock},
     {"lock_order_inversion", kRawEvent | kRequested, make_lock_order_inversion},
@@ -33,12 +33,12 @@ constexpr Pass kPasses[] = {
     {"lock_lost_on_close", kRawEvent | kHoldEnded, make_lock_lost_on_close},
     {"lock_file_replaced", kBlocked | kAcquired, make_lock_file_replaced},
     {"inherited_lock", kProcessEnded | kBlocked | kHoldEnded, make_inherited_lock},
-    {"long_wait", kRequestDone, make_long_wait},
+    {"long_wait", kRequestDone, make_long_wait, true},
     {"long_hold", kHoldEnded, make_long_hold},
     {"convoy", kRequestDone | kHoldEnded, make_convoy},
     {"starvation", kRequestDone, make_starvation},
-    {"lost_events", 0, make_lost_events},
-    {"not_traced", kRawEvent, make_not_traced},
+    {"lost_events", 0, make_lost_events, true},
+    {"not_traced", kRawEvent, make_not_traced, true},
 };
 
 }  // namespace
@@ -89,7 +89,15 @@ void Passes::event(const Event &event) {
 }
 
 void Passes::finish(Report &report, const SourceNotes &notes) {
-    for (const auto &detector : detectors_) detector->finish(report, notes);
+    for (std::size_t i = 0; i < detectors_.size(); ++i) {
+        const std::size_t before = report.findings.size();
+        detectors_[i]->finish(report, notes);
+        if (kPasses[i].sure_though_lost || !notes.incomplete()) continue;
+        for (std::size_t at = before; at < report.findings.size(); ++at) {
+            report.findings[at].certainty = Certainty::possible;
+            report.findings[at].summary += " Events of this recording were lost, so it is only possible.";
+        }
+    }
 }
 
 }  // namespace planloop::analysis

@@ -166,7 +166,6 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
     for (std::size_t i = 0; i < std::min(told.size(), kTold); ++i) text += (i == 0 ? "" : "; ") + told[i];
     if (told.size() > kTold) text += fmt::format("; and so on through {} more", told.size() - kTold);
     text += ". Nothing keeps these from happening at once, and then each waits for the next for ever.";
-    if (lost) text += " Events of this recording were lost, so it is only possible.";
     if (order.size() > 1)
         text += fmt::format(" Take these locks in one order everywhere: {}.", list_words(order, kTold));
     else

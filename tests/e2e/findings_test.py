@@ -145,6 +145,23 @@ class Order(Findings):
                 self.assertEqual([kind for kind, _ in self.found()], expected)
 
 
+class Repeated(Findings):
+    def test_the_same_spool_gives_the_same_report_byte_for_byte(self):
+        stage, (one, two), _ = self.cast("a", "b")
+        one.call("flock 3 ex")
+        two.call("flock 4 ex")
+        one.block("flock 4 ex", self.folder / "b")
+        two.block("flock 3 ex", self.folder / "a")
+        one.kill()
+        two.end()
+        stage.close()
+        for options in (["--json"], [], ["--summary"], ["--format", "jsonl"], ["--format", "dot"]):
+            with self.subTest(options=options):
+                shown = {self.planloop("dev", "locks", "--session", self.session, *options).stdout for _ in range(3)}
+                self.assertEqual(len(shown), 1)
+                self.assertIn("deadlock" if options != ["--format", "dot"] else "color=red", shown.pop())
+
+
 class Gates(Findings):
     def test_status_1_for_a_finding_that_is_named(self):
         stage, (one, two), _ = self.cast("a", "b")
