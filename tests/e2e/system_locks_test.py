@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import unittest
 from pathlib import Path
 
-from harness import FAMILIES, LOCK_CALLS, TracedTest, wait_until
+from harness import BINARY, FAMILIES, LOCK_CALLS, TracedTest, wait_until
 
 
 class System(TracedTest):
@@ -131,6 +132,23 @@ class System(TracedTest):
         self.assertEqual(self.circles([holder.pid, waiter.pid]), [])
         holder.kill()
         waiter.end()
+        stage.close()
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can be another user too")
+    def test_who_may_not_look_into_a_process_is_told_so(self):
+        lock = self.file()
+        stage = self.stage(traced=False)
+        stage.root.call(f"open {lock}")
+        stage.root.call("flock 3 ex")
+        binary = self.folder / "planloop"  # where it was built others may not be let in
+        shutil.copy(BINARY, binary)
+        self.folder.chmod(0o755)
+        binary.chmod(0o755)
+        run = self.run_program(["setpriv", "--reuid", "65534", "--clear-groups", binary, "dev", "locks", "--system", "--json"])
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertIn("of other users", run.stderr)
+        (held,) = [held for held in json.loads(run.stdout)["held"] if held["lock"].endswith(f":{lock.stat().st_ino}")]
+        self.assertEqual((held["acquired_by"]["pid"], held["path"]), (stage.root.pid, ""))
         stage.close()
 
     def test_a_lock_whose_taker_is_gone_is_its_sharers(self):

@@ -93,6 +93,51 @@ TEST(Deadlock, RingsOfAnySizeAndOrderAreFoundOnceWithTheirMembers) {
     }
 }
 
+// Deeper than any stack; looked at once for each call, it must not take the square of its size.
+TEST(Deadlock, RingOfTenThousand) {
+    const Outcome outcome = Ring(10'000, Family::flock, 3).scene.play();
+    ASSERT_EQ(outcome.count("deadlock"), 1u);
+    EXPECT_EQ(outcome.find("deadlock")->participants.size(), 10'000u);
+    EXPECT_LT(outcome.find("deadlock")->summary.size(), 5'000u);
+}
+
+TEST(Deadlock, OfProcessesWithoutAStartRecord) {
+    Ring ring(3);
+    for (const Actor &actor : ring.actors) {
+        ring.scene.source.processes.erase(actor.image);
+        auto &events = ring.scene.source.events;
+        events.erase(std::remove_if(events.begin(), events.end(),
+                                    [&](const Event &event) {
+                                        return event.kind == EventKind::process_started && event.pid == actor.pid;
+                                    }),
+                     events.end());
+    }
+    const Outcome outcome = ring.scene.play();
+    ASSERT_EQ(outcome.count("deadlock"), 1u);
+    EXPECT_EQ(pids_of(*outcome.find("deadlock")), (std::set<std::int32_t>{101, 102, 103}));
+    EXPECT_NE(outcome.find("deadlock")->summary.find("process 101 holds /tmp/1"), std::string::npos);
+}
+
+TEST(Deadlock, OfAProcessThatHasThePidOfADeadOne) {
+    Scene scene;
+    add_files(scene, 3);
+    const Actor before = scene.process(101, "before", {}, 1'000);
+    scene.lock(before, target(3, 9));
+    scene.ended(101, 0, 1'000);
+    const Actor one = scene.process(101, "after", {}, 2'000), two = scene.process(102, "two", {}, 2'001);
+    scene.lock(one, target(1, 1));
+    scene.lock(two, target(2, 2));
+    scene.request(one, target(2, 3));
+    scene.ended(101, 0, 1'000);  // late word of the first one
+    scene.request(two, target(1, 4));
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.count("deadlock"), 1u);
+    const Finding &found = *outcome.find("deadlock");
+    EXPECT_EQ(found.to_ns, -1) << found.summary;
+    EXPECT_EQ(found.participants.front().process, "after");
+    EXPECT_EQ(found.participants.front().holds, std::vector<std::string>{"flock:fe:01:1001"});
+}
+
 TEST(Deadlock, TellsWhoHoldsWhatAndWhatToDo) {
     Ring ring(3);
     const Outcome outcome = ring.scene.play();
