@@ -72,7 +72,7 @@ std::int64_t precision_of(std::string_view text, bool seconds) {
     if (!seconds) return 60 * kSecondNs;
     std::int64_t precision = kSecondNs;
     const std::size_t point = text.find('.');
-    for (std::size_t i = point; i != text.npos && i + 1 < text.size() && precision > 1; ++i) {
+    for (std::size_t i = point; i != std::string_view::npos && i + 1 < text.size() && precision > 1; ++i) {
         if (text[i + 1] < '0' || text[i + 1] > '9') break;
         precision /= 10;
     }
@@ -80,7 +80,7 @@ std::int64_t precision_of(std::string_view text, bool seconds) {
 }
 
 Result<analysis::Moment> moment_in(std::string_view option, const std::string &text) {
-    const bool of_day = text.find('-') == text.npos;
+    const bool of_day = text.find('-') == std::string::npos;
     const bool seconds = !of_day || std::count(text.begin(), text.end(), ':') > 1;
     const std::string time = of_day ? fmt::format("1970-01-01T{}{}Z", text, seconds ? "" : ":00") : text;
     const std::optional<std::int64_t> ns = parse_utc(time);

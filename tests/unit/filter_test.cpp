@@ -17,7 +17,6 @@ namespace {
 using test::Actor;
 using test::Outcome;
 using test::Scene;
-using test::Target;
 
 constexpr std::int64_t kUs = 1'000;
 
