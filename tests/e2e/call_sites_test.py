@@ -1,5 +1,6 @@
 """Where a lock call came from, of code that comes and goes while the program runs."""
 
+import os
 import unittest
 
 from harness import PROGRAMS, PYTHON, TracedTest
@@ -20,6 +21,20 @@ if os.fork() == 0:
     library = ctypes.CDLL(plugin)
     os._exit(library.lock_and_unlock_file(lock.encode()))
 os.wait()
+"""
+
+# Code in a page that belongs to no file, as a just-in-time compiler makes it, calls flock(fd, LOCK_EX).
+MADE_AT_RUN_TIME = """
+import ctypes, fcntl, mmap, struct, sys
+file = open(sys.argv[1])
+flock = ctypes.cast(ctypes.CDLL(None).flock, ctypes.c_void_p).value
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+# sub rsp, 8; movabs rax, flock; call rax; add rsp, 8; ret
+page.write(b'\\x48\\x83\\xec\\x08\\x48\\xb8' + struct.pack('<Q', flock) + b'\\xff\\xd0\\x48\\x83\\xc4\\x08\\xc3')
+made = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+assert made(file.fileno(), fcntl.LOCK_EX) == 0
+fcntl.flock(file, fcntl.LOCK_UN)
+fcntl.flock(file, fcntl.LOCK_EX)
 """
 
 
@@ -43,6 +58,15 @@ class CallSites(TracedTest):
 
     def test_the_same_in_a_flight_recorder(self):
         self.check(self.sites("--ring", "1M"))
+
+    @unittest.skipUnless(os.uname().machine == "x86_64", "the code is x86-64")
+    def test_of_code_that_belongs_to_no_file_is_not_known(self):
+        run = self.traced(PYTHON, "-c", MADE_AT_RUN_TIME, self.file())
+        self.assertEqual(run.returncode, 0, run.stderr)
+        made, from_python = self.report().events("lock_acquired")
+        self.assertNotIn("module", made.get("call_site", {}))
+        self.assertIn("python", from_python["call_site"]["module"])
+        self.assertEqual(self.planloop("dev", "locks", "--session", self.session).returncode, 0)
 
 
 if __name__ == "__main__":
