@@ -122,7 +122,8 @@ void Crowds::end(Index index) {
 void Crowds::remove(Index index) {
     Request &request = model_.requests[index];
     Crowd &crowd = model_.crowds[request.crowd];
-    const std::size_t place = crowd.place_of(request.number);
+    const bool is_first = crowd.members.front().number == request.number;
+    const std::size_t place = is_first ? 0 : crowd.place_of(request.number);
     crowd.members.erase(crowd.members.begin() + static_cast<std::ptrdiff_t>(place));
     const Index had = crowd.owners.find(request.owner);
     if (had == 1)

@@ -27,6 +27,7 @@
 #ifndef PLANLOOP_ANALYSIS_CULPRITS_H
 #define PLANLOOP_ANALYSIS_CULPRITS_H
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -102,6 +103,7 @@ class Culprits {
     void pass(Index request, std::int64_t ns);
     void pass_to(Index hold, std::int64_t ns);
     void follow(Index next, Index via, std::int64_t ns);
+    static void add_charge(Request &request, Index culprit, std::int64_t ns);
     void charge(Index culprit, std::int64_t ns);
     void charge(Crowd &crowd, Index culprit, std::int64_t ns);
     std::int64_t take_back(Request &request, std::int64_t ns);
@@ -117,6 +119,7 @@ class Culprits {
     Model &model_;
     std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, Index> by_name_;
     std::vector<Entry> entries_;
+    std::array<Index, 256> recent_{};                                    // places in entries_, to be asked first
     std::map<std::pair<std::int32_t, std::uint64_t>, Index> processes_;  // by pid and start time
     std::map<std::string, Index> operations_;
     std::map<SiteKey, Index> sites_;

@@ -109,6 +109,8 @@ class EventSource {
     }
     // The present on the scale of the events' times, which a step of the wall clock does not move; 0: not known.
     virtual std::int64_t now_ns() const { return 0; }
+    // How much of what is to be read has been, from 0 to 1; below 0: not known.
+    virtual double share_read() const { return -1; }
     virtual SourceNotes notes() const = 0;  // complete once next() has returned false
 };
 

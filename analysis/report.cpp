@@ -203,11 +203,16 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
     model.long_hold_ns = options.long_hold_ns;
     model.listener = options.listener;
     Shown shown(options.filter);
+    std::uint64_t lines = 0;
+    const bool narrowed = !options.filter.empty() || options.most_lines != UINT64_MAX;
     const TimelineSink chosen = [&](const TimelineEntry &entry) {
-        if (shown.entry(entry) && sink) sink(entry);
+        if (!options.filter.empty() && !shown.entry(entry)) return;
+        if (sink && ++lines <= options.most_lines) sink(entry);
     };
     model.tells_blame = sink || vain_waits || !options.filter.empty();
-    Timeline timeline(model, options.filter.empty() ? sink : chosen, vain_waits, options.longest_delay_ns,
+    // A filter learns from the timeline even where nobody looks at it which locks are told.
+    const bool told = sink || !options.filter.empty();
+    Timeline timeline(model, narrowed && told ? chosen : sink, vain_waits, options.longest_delay_ns,
                       options.timeline_call_sites);
     Passes passes(model);
     SiteStatistics sites(model);
@@ -252,6 +257,7 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
         return std::tie(a.from_ns, a.kind, a.summary) < std::tie(b.from_ns, b.kind, b.summary);
     });
     shown.narrow(report);
+    if (lines > options.most_lines) report.lines_left_out = lines - options.most_lines;
     return report;
 }
 

@@ -216,6 +216,7 @@ struct Report {
     std::vector<std::string> notes;  // what could not be read or is not known, one line each
     std::string shown;               // Filter::words; empty: this is everything
     std::uint64_t findings_not_shown = 0;
+    std::uint64_t lines_left_out = 0;  // of the timeline, beyond AnalysisOptions::most_lines
 };
 
 // A circular wait that is in force, as far as has been read.
@@ -251,6 +252,8 @@ struct AnalysisOptions {
     std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
     DeadlockListener *listener = nullptr;  // borrowed
     Filter filter = {};                    // what the sink and the report are told; the listener is told everything
+    std::uint64_t most_lines =
+        UINT64_MAX;  // of the timeline that the sink is told; Report::lines_left_out are the rest
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until
     // they come. Not for longer than this, in recorded time; 0: as long as it takes, within bounded memory.
     std::int64_t longest_delay_ns = 0;

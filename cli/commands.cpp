@@ -21,6 +21,8 @@ constexpr Option kLongWait{"--long-wait", "SECONDS", "a wait from this on is a f
 constexpr Option kLongHold{"--long-hold", "SECONDS", "a hold from this on is a finding long_hold; default 10", ""};
 constexpr Option kMaxSize{"--max-size", "SIZE", "stop recording at this size, as 500M; default 1G", ""};
 constexpr Option kRing{"--ring", "SIZE", "flight recorder: keep the newest SIZE, as 64M; at least 256K", ""};
+constexpr Option kLimit{"--limit", "N", "at most N entries of the timeline, the earliest; says how many are left out",
+                        ""};
 constexpr Option kSummary{"--summary", "", "leave the timeline out", ""};
 
 constexpr Option kPlanSession{"--session", "S", "its id or a prefix that only it has; default: the current one", ""};
@@ -67,6 +69,7 @@ constexpr std::array kLocksOptions{
     kLocksFormat,
     kJson,
     kSummary,
+    kLimit,
     kColour,
     kFailOn,
     kLongWait,

@@ -1,6 +1,7 @@
 // planloop dev locks: reads a session and shows who waited for whom, as text or as one JSON object.
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <charconv>
 #include <cstdint>
@@ -22,6 +23,7 @@
 #include "cli/follow.h"
 #include "cli/locks_options.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "cli/system_locks.h"
 #include "lockcore/session.h"
 
@@ -66,6 +68,7 @@ Result<analysis::Report> show_text(analysis::EventSource &source, const analysis
     }
     analysis::Report report = analysis::analyse(source, options, sink);
     say_notes(report);
+    if (report.lines_left_out > 0) write_out(fmt::format("... {} more\n", report.lines_left_out));
     if (any) write_out("\n");
     write_out(analysis::render_text(report, style));
     return report;
@@ -86,6 +89,7 @@ Result<analysis::Report> show_json_lines(analysis::EventSource &source, const an
     analysis::Report report = analysis::analyse(source, options, sink);
     for (const analysis::Finding &finding : report.findings) write(finding, report);
     say_notes(report);
+    if (report.lines_left_out > 0) say(fmt::format("{} more lock events, beyond --limit", report.lines_left_out));
     return report;
 }
 
@@ -120,6 +124,8 @@ Result<analysis::Report> show(const Session &session, const Arguments &arguments
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session);
     if (!source) return source.error();
     const bool timeline = !arguments.has("--summary");
+    const bool at_the_end = !timeline || format == LocksFormat::json || format == LocksFormat::dot;
+    if (at_the_end || isatty(STDOUT_FILENO) == 0) *source = with_progress(std::move(*source));
     switch (format) {
         case LocksFormat::json:
             return show_json(**source, options, timeline);
@@ -142,6 +148,8 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     if (!format) return format.error();
     Result<analysis::Filter> filter = filter_of(arguments);
     if (!filter) return filter.error();
+    const Result<std::uint64_t> limit = limit_of(arguments);
+    if (!limit) return limit.error();
     const analysis::TextStyle style{use_colour(arguments.value("--color").value_or("auto")), output_columns()};
     if (arguments.has("--system")) {
         const Result<analysis::Report> now = show_system(*format, *filter, style);
@@ -154,6 +162,7 @@ Result<int> run_dev_locks(const Arguments &arguments) {
     if (const Result<void> set = set_thresholds(arguments, options); !set) return set.error();
     options.timeline_call_sites = *format != LocksFormat::table;
     options.filter = std::move(*filter);
+    options.most_lines = *limit;
     const Result<analysis::Report> report = show(*session, arguments, *format, options, style);
     if (!report) return report.error();
     return has_finding(*report, *fatal) ? kExitFinding : kExitDone;

@@ -100,6 +100,12 @@ Result<void> check_together(const Arguments &arguments, LocksFormat format) {
     }
     if (arguments.has("--follow") && (arguments.has("--waiting") || arguments.has("--summary")))
         return Error{"--follow shows the timeline; it goes with neither --waiting nor --summary"};
+    if (arguments.has("--limit")) {
+        for (const char *other : {"--system", "--follow", "--waiting", "--summary"})
+            if (arguments.has(other))
+                return Error{fmt::format("--limit is about the timeline; it goes without {}", other)};
+        if (format == LocksFormat::dot) return Error{"--limit is about the timeline; it goes without --format dot"};
+    }
     if (arguments.has("--follow") && format == LocksFormat::dot)
         return Error{"--follow shows the timeline; it goes without --format dot"};
     if (arguments.has("--waiting") && format != LocksFormat::table && format != LocksFormat::json)
@@ -122,6 +128,17 @@ Result<LocksFormat> locks_format_of(const Arguments &arguments) {
 
 Result<std::vector<std::string>> finding_kinds_in(std::string_view option, const std::string &value) {
     return known_words(option, "finding", value, analysis::finding_kinds());
+}
+
+Result<std::uint64_t> limit_of(const Arguments &arguments) {
+    const std::optional<std::string> given = arguments.value("--limit");
+    if (!given) return UINT64_MAX;
+    std::uint64_t limit = 0;
+    const char *const end = given->data() + given->size();
+    const auto [stop, error] = std::from_chars(given->data(), end, limit);
+    if (error != std::errc() || stop != end)
+        return Error{fmt::format("--limit wants a number, as 1000, not '{}'", printable(*given))};
+    return limit;
 }
 
 Result<analysis::Filter> filter_of(const Arguments &arguments) {

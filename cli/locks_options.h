@@ -21,6 +21,9 @@ enum class LocksFormat : std::uint8_t { table, json, jsonl, dot };
 // An Error when options that were given mean nothing together.
 Result<LocksFormat> locks_format_of(const Arguments &arguments);
 
+// --limit: how many entries of the timeline are told; without it, the greatest number.
+Result<std::uint64_t> limit_of(const Arguments &arguments);
+
 // Empty without any of the options.
 Result<analysis::Filter> filter_of(const Arguments &arguments);
 

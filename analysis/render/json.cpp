@@ -365,6 +365,7 @@ std::string json_before_timeline(const Report &report) {
     });
     if (!report.shown.empty())
         object.text("shown", report.shown).number("findings_not_shown", report.findings_not_shown);
+    if (report.lines_left_out > 0) object.number("timeline_left_out", report.lines_left_out);
     object.list("locks", report.locks, append_lock).member("timeline", [](std::string &to) { to.push_back('['); });
     return out;
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "analysis/event.h"
 #include "analysis/source/site_table.h"
@@ -58,6 +59,8 @@ class EventPart {
     virtual ~EventPart() = default;
     virtual bool next(Event &event) = 0;  // false: no more for now
     virtual std::int64_t now_ns() const { return 0; }
+    // How much was read and is there, of the same unit; nothing: not known.
+    virtual std::pair<std::uint64_t, std::uint64_t> position() const { return {0, 0}; }
     // Looks for more; only when following. `settled`: what was begun and is not finished never will be.
     virtual void poll(bool settled) = 0;
     virtual void add_notes(SourceNotes &notes) const = 0;

@@ -40,6 +40,15 @@ class SessionSource final : public EventSource {
         return now;
     }
     const CallSite &call_site(std::uint32_t site) const override { return tables_.sites.site(site); }
+    double share_read() const override {
+        std::uint64_t read = 0, all = 0;
+        for (const Part &part : parts_) {
+            const auto [its_read, its_all] = part.events->position();
+            read += its_read;
+            all += its_all;
+        }
+        return all == 0 ? -1 : static_cast<double>(read) / static_cast<double>(all);
+    }
     SourceNotes notes() const override;
 
   private:

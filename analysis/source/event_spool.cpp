@@ -98,6 +98,13 @@ std::int64_t SpoolEvents::now_ns() const {
 
 // The horizon is set first: what is stamped before it and concerns what others do was published before it, so whatever
 // is found by the looks below is held back unless all that led to it is found as well.
+std::pair<std::uint64_t, std::uint64_t> SpoolEvents::position() const {
+    std::uint64_t bytes = 0;
+    for (const SpoolStream &stream : reader_->streams())
+        for (const SpoolChunk &chunk : stream.chunks) bytes += chunk.bytes;
+    return {records_, bytes / wire::kSlotBytes};
+}
+
 void SpoolEvents::poll(bool settled) {
     reader_->set_following(!settled);
     set_horizon();
@@ -154,6 +161,7 @@ void SpoolEvents::rebuild_heap() {
 void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
     SpoolRecord &head = open.head;
     while (!open.has_head && open.cursor.next(*reader_, head)) {
+        ++records_;
         if (head.state == State::annulled) continue;
         if (head.kind == RecordKind::file) {
             learn_file(head);

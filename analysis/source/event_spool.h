@@ -30,6 +30,7 @@ class SpoolEvents final : public EventPart {
     bool next(Event &event) override;
     void poll(bool settled) override;
     std::int64_t now_ns() const override;
+    std::pair<std::uint64_t, std::uint64_t> position() const override;
     void add_notes(SourceNotes &notes) const override;
     const SpoolReader &reader() const { return *reader_; }
 
@@ -109,6 +110,7 @@ class SpoolEvents final : public EventPart {
     std::uint32_t programs_ = 0;
     std::uint32_t sharers_ = 0;
     std::uint32_t operations_ = 0;
+    std::uint64_t records_ = 0;  // that were read
 };
 
 }  // namespace planloop::analysis

@@ -46,6 +46,25 @@ class Locks(TracedTest):
         self.assertEqual(list(whole), list(summary))
         self.assertEqual(len(whole["locks"]), len(summary["locks"]))
 
+    def test_limit_cuts_the_timeline_and_nothing_else(self):
+        whole, cut = json.loads(self.locks("--json")), json.loads(self.locks("--json", "--limit", "2"))
+        events = len(whole["timeline"])
+        self.assertGreater(events, 2)
+        keys = ("event", "pid", "lock_entry_id")
+        self.assertEqual([[entry[key] for key in keys] for entry in cut["timeline"]],
+                         [[entry[key] for key in keys] for entry in whole["timeline"][:2]])
+        self.assertEqual(cut["timeline_left_out"], events - 2)
+        self.assertEqual(cut["recorded"]["events"], events)
+        self.assertEqual(len(cut["findings"]), len(whole["findings"]))
+        self.assertNotIn("timeline_left_out", json.loads(self.locks("--json", "--limit", str(events))))
+        lines = self.locks("--limit", "2").splitlines()
+        self.assertEqual(len([line for line in lines if line.startswith("tr_")]), 2)
+        self.assertIn(f"... {events - 2} more", lines)
+        for options, words in ((("--limit", "x"), "--limit wants a number"), (("--limit", "1", "--summary"), "--limit is about")):
+            refused = self.planloop("dev", "locks", "--session", self.session, *options)
+            self.assertEqual((refused.returncode, refused.stdout, len(refused.stderr.splitlines())), (2, "", 1))
+            self.assertIn(words, refused.stderr)
+
     def test_the_same_session_reads_the_same_twice(self):
         # Not the times: each reading knows the rate of the counter a little better.
         first, second = ([entry["lock_entry_id"] for entry in json.loads(self.locks("--json"))["timeline"]] for _ in "ab")
