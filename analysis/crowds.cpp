@@ -173,9 +173,8 @@ bool Crowds::part_owned_by(Index crowd, wire::Family family, Index owner) {
 }
 
 void Crowds::part_bridges() {
-    // To part one may make others bridges.
     std::vector<Index> &bridges = culprits_.bridges_in_crowds();
-    for (std::size_t i = 0; i < bridges.size(); ++i)
+    for (std::size_t i = 0; i < bridges.size(); ++i)  // NOLINT(modernize-loop-convert): to part one may add others
         if (model_.requests[bridges[i]].crowd != kNone && model_.requests[bridges[i]].bridge) part(bridges[i]);
     bridges.clear();
 }
