@@ -244,9 +244,15 @@ void untrack(int fd) noexcept {
     if (Descriptor *descriptor = find_descriptor(fd)) descriptor->ids.store(0, std::memory_order_release);
 }
 
+bool is_lockable(int fd) noexcept {
+    struct stat status {};
+    return wire::raw_syscall(SYS_fstat, fd, &status) == 0 && !S_ISFIFO(status.st_mode) && !S_ISSOCK(status.st_mode);
+}
+
 PLANLOOP_AT_START void note_descriptors_at_start() noexcept {
     noted_open.store(open_among_64(0), std::memory_order_relaxed);
-    children_made.store(any_open_from(kNoted) ? 1 : 0, std::memory_order_relaxed);
+    // Shells, jobs of CI and editors leave a high-numbered pipe to all that they start: it shares no lock.
+    children_made.store(any_open_from(kNoted, is_lockable) ? 1 : 0, std::memory_order_relaxed);
 }
 
 void note_perhaps_shared(int fd) noexcept {
@@ -276,14 +282,9 @@ void note_copy_of_shared(int original, int copy) noexcept {
     compared_after[copy].store(compared_after[original].load(std::memory_order_relaxed), std::memory_order_relaxed);
 }
 
-bool is_lockable(int fd) noexcept {
-    struct stat status {};
-    return wire::raw_syscall(SYS_fstat, fd, &status) == 0 && !S_ISFIFO(status.st_mode) && !S_ISSOCK(status.st_mode);
-}
-
 PLANLOOP_AT_START bool has_lockable_descriptors() noexcept {
     constexpr std::uint64_t kStandardStreams = 7;
-    if (children_made.load(std::memory_order_relaxed) != 0) return true;  // a high number
+    if (children_made.load(std::memory_order_relaxed) != 0) return true;  // of a high number
     for (std::uint64_t bits = noted_open.load(std::memory_order_relaxed) & ~kStandardStreams; bits != 0;
          bits &= bits - 1) {
         if (is_lockable(__builtin_ctzll(bits))) return true;

@@ -75,7 +75,7 @@ inline bool shared_about() noexcept {
 inline constexpr int kNoted = 64;
 inline constexpr int kNumbered = 1024;
 extern std::atomic<std::uint64_t> noted_open;
-extern std::atomic<std::uint32_t> children_made;  // and one more if a higher number was open at the start
+extern std::atomic<std::uint32_t> children_made;  // and one more if a file had a higher number at the start
 extern std::atomic<std::uint32_t> ours_after[kNumbered];
 extern std::atomic<bool> any_ours;  // a higher number was noted as ours alone since the last child
 // What was looked for in the share table as of its news `compared_as_of`; bit fd, and the higher numbers together. And

@@ -41,10 +41,15 @@ inline bool table_reaches(int first) noexcept {
     return found != 0 || asked[word] != ~std::uint64_t{0};
 }
 
-// Whether any descriptor from `first`, a multiple of 64, on is open; true also when there are too many to ask.
-inline bool any_open_from(int first) noexcept {
+// Whether any descriptor from `first`, a multiple of 64, on is open and `matters(fd)`; true also when there are too
+// many to ask.
+template <class Matters>
+bool any_open_from(int first, Matters matters) noexcept {
     for (; table_reaches(first); first += 64) {
-        if (first >= kMostAsked || open_among_64(first) != 0) return true;
+        if (first >= kMostAsked) return true;
+        for (std::uint64_t bits = open_among_64(first); bits != 0; bits &= bits - 1) {
+            if (matters(first + __builtin_ctzll(bits))) return true;
+        }
     }
     return false;
 }

@@ -1,11 +1,12 @@
 """The preloaded library alone records too: LD_PRELOAD and a session's name are enough."""
 
+import fcntl
 import os
 import stat
 import subprocess
 import unittest
 
-from harness import PYTHON, SHIM, TracedTest
+from harness import PROGRAMS, PYTHON, SHIM, TracedTest
 
 
 class WithoutWrapper(TracedTest):
@@ -58,6 +59,16 @@ class WithoutWrapper(TracedTest):
         lock = self.file()
         self.run_program(["flock", lock, "true"], env=self.preload(PLANLOOP_NO_RECORDING="1"))
         self.assertEqual(self.spools, [])
+
+    def test_a_high_numbered_pipe_makes_nothing_seem_shared(self):
+        """Shells and CI jobs leave one to whatever they start. What might be shared has a row in a table of 2,048."""
+        reading, writing = os.pipe()
+        high = fcntl.fcntl(reading, fcntl.F_DUPFD, 251)
+        self.addCleanup(lambda: [os.close(fd) for fd in (reading, writing, high)])
+        many = [PROGRAMS / "odd_places", "many-threads", self.file()]
+        run = self.run_program(many, env=self.preload(), pass_fds=[high])
+        self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
+        self.assertEqual(self.report().recorded["dropped"], 0)
 
     def test_a_home_that_cannot_be_made_leaves_the_program_alone(self):
         lock = self.file()

@@ -27,9 +27,13 @@ bool in_a_new_process(Check check) {
     return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
+bool any(int) {
+    return true;
+}
+
 // Without a look at the numbers one by one, which it is spared mostly.
 bool only_standard_streams() {
-    return open_among_64(0) == 7 && !table_reaches(64) && !any_open_from(64);
+    return open_among_64(0) == 7 && !table_reaches(64) && !any_open_from(64, any);
 }
 
 TEST(OpenDescriptors, StandardStreamsAlone) {
@@ -43,7 +47,7 @@ TEST(OpenDescriptors, FindsEachNumber) {
         EXPECT_TRUE(in_a_new_process([=] {
             if (dup2(0, number) != number) return false;
             const std::uint64_t low = high ? 7 : 7 | std::uint64_t{1} << number;
-            return open_among_64(0) == low && any_open_from(64) == high;
+            return open_among_64(0) == low && any_open_from(64, any) == high;
         }));
     }
 }
@@ -52,7 +56,7 @@ TEST(OpenDescriptors, ATableThatOnceWasLargerHasNothingOpen) {
     for (const int number : {64, 200, 511, 1023}) {
         SCOPED_TRACE(number);
         EXPECT_TRUE(in_a_new_process([=] {
-            return dup2(0, number) == number && close(number) == 0 && table_reaches(64) && !any_open_from(64);
+            return dup2(0, number) == number && close(number) == 0 && table_reaches(64) && !any_open_from(64, any);
         }));
     }
 }
@@ -62,7 +66,7 @@ TEST(OpenDescriptors, SeesWhatLiesBeyondTheLimit) {
         if (dup2(0, 40) != 40 || dup2(0, 100) != 100) return false;
         const rlimit few{16, 16};
         if (setrlimit(RLIMIT_NOFILE, &few) != 0) return false;
-        return open_among_64(0) == (7 | std::uint64_t{1} << 40) && any_open_from(64);
+        return open_among_64(0) == (7 | std::uint64_t{1} << 40) && any_open_from(64, any);
     }));
 }
 
@@ -73,7 +77,18 @@ TEST(OpenDescriptors, LeavesIdleOnesOpenAndFindsThem) {
         for (int number = 64; number < 128; ++number) {
             if (dup2(ends[0], number) != number) return false;  // nothing to read from any of a whole row
         }
-        return any_open_from(64) && fcntl(64, F_GETFD) == 0 && fcntl(127, F_GETFD) == 0;
+        return any_open_from(64, any) && fcntl(64, F_GETFD) == 0 && fcntl(127, F_GETFD) == 0;
+    }));
+}
+
+TEST(OpenDescriptors, AsksOfEachHighOneWhetherItMatters) {
+    EXPECT_TRUE(in_a_new_process([] {
+        for (const int number : {70, 71, 200}) {
+            if (dup2(0, number) != number) return false;
+        }
+        return any_open_from(64, [](int fd) { return fd == 200; }) &&
+               any_open_from(64, [](int fd) { return fd == 71; }) &&
+               !any_open_from(64, [](int fd) { return fd != 70 && fd != 71 && fd != 200; });
     }));
 }
 
