@@ -172,6 +172,9 @@ TEST_F(SessionLockTest, AForkedChildHoldsNothing) {
 }
 
 TEST_F(SessionLockTest, AThreadThatIsCancelledWhileItWaitsLeavesTheQueue) {
+#ifdef __SANITIZE_ADDRESS__
+    GTEST_SKIP() << "AddressSanitizer takes what a cancelled thread's frames left behind for its own stack";
+#endif
     const auto waits = [&] { return !read_lock_queue(session_).waiting.empty(); };
     for (int turn = 0; turn < 20; ++turn) {
         auto holder = queuer();

@@ -198,7 +198,8 @@ TEST_F(SpoolRing, AFollowerNeverTakesTheNewForTheOld) {
         (*reader)->poll();
         read_on(**reader, cursors, numbers);
     }
-    EXPECT_EQ(numbers.size(), 3U);
+    // Of who was done first, the others may have overwritten all before it was looked at.
+    EXPECT_TRUE(numbers.size() == 3U || (*reader)->overwritten());
     std::uint64_t newest = 0;
     for (const auto &[stream, list] : numbers) {
         for (std::size_t i = 1; i < list.size(); ++i) ASSERT_LT(list[i - 1], list[i]) << "stream " << stream;
