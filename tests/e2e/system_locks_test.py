@@ -36,7 +36,9 @@ class System(TracedTest):
         for place, actor in enumerate(actors):
             following = (place + 1) % len(actors)
             actor.block(LOCK_CALLS[families[following]].format(4), files[following])
-        (found,) = self.circles([actor.pid for actor in actors])
+        # One look can miss lines: the kernel's list moves while it is read, and other programs lock, too.
+        pids = [actor.pid for actor in actors]
+        (found,) = wait_until("the circle is found", lambda: self.circles(pids))
         self.assertEqual((found["kind"], found["certainty"]), ("deadlock", "confirmed"))
         self.assertEqual(sorted(who["pid"] for who in found["participants"]), sorted(actor.pid for actor in actors))
         by_pid = {who["pid"]: who for who in found["participants"]}
