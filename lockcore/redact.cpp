@@ -304,8 +304,17 @@ bool is_secret_name(std::string_view name) {
     return false;
 }
 
+// What was put in place of a secret can complete the pattern of another around it, hence until nothing changes.
+// It ends: no span begins or stops inside a kRedacted, so each round leaves fewer bytes outside of them.
 std::string redacted(std::string_view text) {
-    return TextRedaction(text).run();
+    std::string before;
+    std::string after = TextRedaction(text).run();
+    while (after != text) {
+        before = std::move(after);
+        text = before;
+        after = TextRedaction(text).run();
+    }
+    return after;
 }
 
 std::string redacted(std::string_view name, std::string_view value) {

@@ -74,6 +74,11 @@ TEST(Redact, KeepsLayoutOrderAndTypesOfJson) {
     }
 }
 
+TEST(Redact, WhatStandsForASecretMayCompleteAnother) {
+    EXPECT_EQ(redacted("token:Bearer ://"), "token:Bearer [REDACTED]");
+    EXPECT_EQ(redacted("-----BEGIN eyJ012345678901234567890-----BEGIN PRIVATE KEY-----"), "[REDACTED]");
+}
+
 TEST(Redact, RandomBytesDoNoHarmAndOnceIsEnough) {
     const unsigned seed = std::random_device{}();
     SCOPED_TRACE(seed);
