@@ -1,7 +1,6 @@
 #include "cli/follow.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -12,7 +11,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -24,6 +22,7 @@
 
 #include "analysis/render/json.h"
 #include "analysis/source/event_source.h"
+#include "analysis/source/passing_source.h"
 #include "cli/live_watch.h"
 #include "cli/output.h"
 #include "lockcore/closed_spool.h"
@@ -76,21 +75,20 @@ bool supervised(const Session &session) {
         std::int32_t pid = 0;
         constexpr off_t kPlace = offsetof(wire::SpoolHeader, supervisor);
         if (::pread(file.get(), &pid, sizeof(pid), kPlace) != static_cast<ssize_t>(sizeof(pid)) || pid <= 0) continue;
-        std::string name;
-        std::ifstream comm(fmt::format("/proc/{}/comm", pid));
-        if (std::getline(comm, name) && name == "planloop" && process_runs(pid, 0)) return true;
+        const std::optional<ProcessStatus> status = process_status(pid);
+        if (status && status->name == "planloop" && !status->ended()) return true;
     }
     return false;
 }
 
-class LiveSource : public analysis::EventSource {
+class LiveSource : public analysis::PassingSource {
   public:
     LiveSource(const Session &session, std::unique_ptr<EventSource> inner, LiveWatch &watch, bool &over)
-        : session_(session), over_(over), watch_(watch), inner_(std::move(inner)) {}
+        : PassingSource(std::move(inner)), session_(session), over_(over), watch_(watch) {}
 
     bool next(analysis::Event &event) override {
         while (interrupted == 0) {
-            if (inner_->next(event)) {
+            if (PassingSource::next(event)) {
                 over_ = false;
                 seen_any_ = true;
                 note(event);
@@ -105,16 +103,11 @@ class LiveSource : public analysis::EventSource {
         }
         return false;
     }
-    const analysis::ProcessInfo &process(std::uint32_t id) const override { return inner_->process(id); }
-    const analysis::FileInfo &file(std::uint32_t id) const override { return inner_->file(id); }
-    const analysis::CallSite &call_site(std::uint32_t site) const override { return inner_->call_site(site); }
-    std::int64_t now_ns() const override { return inner_->now_ns(); }
-    analysis::SourceNotes notes() const override { return inner_->notes(); }
 
   private:
     void note(const analysis::Event &event) {
         if (event.kind == analysis::EventKind::process_started)
-            running_[inner_->process(event.process).pid] = inner_->process(event.process).start_time;
+            running_[process(event.process).pid] = process(event.process).start_time;
         if (event.kind == analysis::EventKind::process_ended) running_.erase(event.pid);
     }
     bool anybody_left() {
@@ -132,7 +125,6 @@ class LiveSource : public analysis::EventSource {
     const Session &session_;
     bool &over_;  // nobody writes any more, as far as is known
     LiveWatch &watch_;
-    std::unique_ptr<EventSource> inner_;
     std::map<std::int32_t, std::uint64_t> running_;  // pid, start time
     Clock::time_point next_roll_call_;
     std::optional<Clock::time_point> alone_since_;

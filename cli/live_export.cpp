@@ -16,6 +16,7 @@
 #include "analysis/render/names.h"
 #include "analysis/source/event_part.h"
 #include "analysis/source/event_source.h"
+#include "analysis/source/passing_source.h"
 #include "cli/analysis_options.h"
 #include "cli/exported_events.h"
 #include "cli/live_watch.h"
@@ -150,10 +151,10 @@ class LineExport {
 };
 
 // The live session as a source that ends when the run does.
-class FollowedSource : public analysis::EventSource {
+class FollowedSource : public analysis::PassingSource {
   public:
     FollowedSource(std::unique_ptr<EventSource> inner, Control &control, LineExport *lines, LiveWatch *watch)
-        : inner_(std::move(inner)), control_(control), lines_(lines), watch_(watch) {}
+        : PassingSource(std::move(inner)), control_(control), lines_(lines), watch_(watch) {}
 
     bool next(analysis::Event &event) override {
         for (;;) {
@@ -164,7 +165,7 @@ class FollowedSource : public analysis::EventSource {
             // A call after one that gave false looks for what was written since: the end is where such a look, made
             // after the programs ended, has been read to its end.
             looked_at_end_ = looked_at_end_ || (looks_next_ && control_.seen_all());
-            const bool found = inner_->next(event);
+            const bool found = PassingSource::next(event);
             looks_next_ = !found;
             const bool look = watch_ != nullptr && (!found || ++events_ % kEventsBetweenLooks == 0);
             const bool soon = look && watch_->look();
@@ -178,11 +179,6 @@ class FollowedSource : public analysis::EventSource {
             control_.pause(soon ? kShortInterval : quiet_ == kQuietLooks ? kQuietInterval : kLookInterval);
         }
     }
-    const analysis::ProcessInfo &process(std::uint32_t id) const override { return inner_->process(id); }
-    const analysis::FileInfo &file(std::uint32_t id) const override { return inner_->file(id); }
-    const analysis::CallSite &call_site(std::uint32_t site) const override { return inner_->call_site(site); }
-    std::int64_t now_ns() const override { return inner_->now_ns(); }
-    analysis::SourceNotes notes() const override { return inner_->notes(); }
     // Whether events are missing at the end, so that conclusions about the end would be wrong.
     bool cut_short() const { return cut_short_; }
 
@@ -190,7 +186,6 @@ class FollowedSource : public analysis::EventSource {
     bool cut_short_ = false;
     bool looks_next_ = false;
     bool looked_at_end_ = false;
-    std::unique_ptr<EventSource> inner_;
     Control &control_;
     LineExport *lines_;
     LiveWatch *watch_;

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "analysis/source/passing_source.h"
 #include "analysis/source/watched_source.h"
 
 namespace planloop::cli {
@@ -41,26 +42,20 @@ class Bar {
 };
 
 // Takes the bar away as soon as the last event is read: findings may be told then.
-class WithBar final : public analysis::EventSource {
+class WithBar final : public analysis::PassingSource {
   public:
     explicit WithBar(std::unique_ptr<analysis::EventSource> source)
-        : watched_(std::move(source), [this](double share, std::uint64_t events) { bar_.show(share, events); }) {}
+        : PassingSource(std::make_unique<analysis::WatchedSource>(
+              std::move(source), [this](double share, std::uint64_t events) { bar_.show(share, events); })) {}
 
     bool next(analysis::Event &event) override {
-        if (watched_.next(event)) return true;
+        if (PassingSource::next(event)) return true;
         bar_.clear();
         return false;
     }
-    const analysis::ProcessInfo &process(std::uint32_t id) const override { return watched_.process(id); }
-    const analysis::FileInfo &file(std::uint32_t id) const override { return watched_.file(id); }
-    const analysis::CallSite &call_site(std::uint32_t site) const override { return watched_.call_site(site); }
-    std::int64_t now_ns() const override { return watched_.now_ns(); }
-    double share_read() const override { return watched_.share_read(); }
-    analysis::SourceNotes notes() const override { return watched_.notes(); }
 
   private:
     Bar bar_;
-    analysis::WatchedSource watched_;
 };
 
 }  // namespace
