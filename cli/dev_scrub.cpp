@@ -5,7 +5,6 @@
 // type. Logs grow while they are read: first nobody else may have them open, and lines that came until the rename are
 // carried over, so that none is lost.
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -22,7 +21,9 @@
 #include "cli/output.h"
 #include "cli/plan_session.h"
 #include "cli/record_lookup.h"
+#include "lockcore/descriptor.h"
 #include "lockcore/jsonl.h"
+#include "lockcore/numbered_entries.h"
 #include "lockcore/record_files.h"
 #include "lockcore/redact.h"
 
@@ -35,40 +36,18 @@ struct Scrubbed {
 
 // A process that has the file open, other than this one; those of other users cannot be seen.
 std::optional<pid_t> process_that_has_open(const struct stat &file) {
-    DIR *processes = ::opendir("/proc");
-    if (processes == nullptr) return std::nullopt;
     std::optional<pid_t> found;
-    while (const dirent *process = ::readdir(processes)) {  // NOLINT(concurrency-mt-unsafe): a folder of our own
-        const auto pid = static_cast<pid_t>(std::strtol(process->d_name, nullptr, 10));
-        if (pid <= 0 || pid == ::getpid()) continue;
+    for_each_number("/proc", [&](pid_t pid) {
+        if (found || pid == ::getpid()) return;
         const std::string folder = fmt::format("/proc/{}/fd", pid);
-        DIR *descriptors = ::opendir(folder.c_str());
-        if (descriptors == nullptr) continue;
-        while (const dirent *entry = ::readdir(descriptors)) {  // NOLINT(concurrency-mt-unsafe)
+        for_each_number(folder, [&](int fd) {
             struct stat status {};
-            if (::stat(fmt::format("{}/{}", folder, entry->d_name).c_str(), &status) != 0) continue;
+            if (::stat(fmt::format("{}/{}", folder, fd).c_str(), &status) != 0) return;
             if (status.st_dev == file.st_dev && status.st_ino == file.st_ino) found = pid;
-        }
-        ::closedir(descriptors);
-        if (found) break;
-    }
-    ::closedir(processes);
+        });
+    });
     return found;
 }
-
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor &) = delete;
-    Descriptor &operator=(const Descriptor &) = delete;
-    int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
 
 Error file_error(std::string_view what, const std::string &path) {
     return {

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "cli/numbered_entries.h"
+#include "lockcore/numbered_entries.h"
 
 namespace planloop::cli {
 

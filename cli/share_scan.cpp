@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cli/numbered_entries.h"
+#include "lockcore/numbered_entries.h"
 #include "lockcore/process_status.h"
 
 namespace planloop::cli {

@@ -10,7 +10,7 @@
 #include <system_error>
 #include <utility>
 
-#include "cli/numbered_entries.h"
+#include "lockcore/numbered_entries.h"
 #include "lockcore/wire/executable.h"
 
 namespace planloop::cli {

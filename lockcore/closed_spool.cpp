@@ -1,6 +1,5 @@
 #include "lockcore/closed_spool.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
@@ -16,6 +15,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "lockcore/numbered_entries.h"
 #include "lockcore/packed_spool.h"
 #include "lockcore/session.h"
 #include "lockcore/wire/spool_format.h"
@@ -95,15 +95,9 @@ bool is_closed_name(std::string_view name) {
 
 MappedFiles mapped_spools() {
     MappedFiles found;
-    DIR *processes = opendir("/proc");
-    if (processes == nullptr) return found;
-    const std::string own = std::to_string(getpid());
-    while (const dirent *entry = readdir(processes)) {  // NOLINT(concurrency-mt-unsafe)
-        const std::string_view name = entry->d_name;
-        if (name.front() < '1' || name.front() > '9' || name == own) continue;
-        read_maps(fmt::format("/proc/{}/maps", name), found);
-    }
-    closedir(processes);
+    for_each_number("/proc", [&](pid_t pid) {
+        if (pid != getpid()) read_maps(fmt::format("/proc/{}/maps", pid), found);
+    });
     return found;
 }
 

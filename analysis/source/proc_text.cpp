@@ -1,6 +1,5 @@
 #include "analysis/source/proc_text.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -8,6 +7,8 @@
 #include <cerrno>
 #include <charconv>
 #include <memory>
+
+#include "lockcore/numbered_entries.h"
 
 namespace planloop::analysis {
 
@@ -41,13 +42,8 @@ std::optional<std::string> read_proc_link(const std::string &path) {
 }
 
 std::optional<std::vector<std::int32_t>> numbers_in(const std::string &folder) {
-    const std::unique_ptr<DIR, int (*)(DIR *)> open(::opendir(folder.c_str()), &::closedir);
-    if (open == nullptr) return std::nullopt;
     std::vector<std::int32_t> numbers;
-    while (const dirent *entry = ::readdir(open.get())) {  // NOLINT(concurrency-mt-unsafe): this DIR is ours alone
-        const std::optional<std::int64_t> number = to_number(entry->d_name);
-        if (number && *number >= 0 && *number <= 0x7fffffff) numbers.push_back(static_cast<std::int32_t>(*number));
-    }
+    if (!for_each_number(folder, [&](std::int32_t number) { numbers.push_back(number); })) return std::nullopt;
     std::sort(numbers.begin(), numbers.end());
     return numbers;
 }
