@@ -77,9 +77,7 @@ Index Crowds::leader_for(const Request &request, bool &made) {
     leader.last = request.last;
     leader.since_ns = leader.call_ns = leader.charged_to = model_.now_ns;
     leader.blocking = leader.waiting = true;
-    std::vector<Index> &all = model_.locks.domain(request.domain).waiters;
-    leader.place_in_domain = static_cast<Index>(all.size());
-    all.push_back(index);
+    model_.add_waiter(index);
     return index;
 }
 
@@ -109,12 +107,7 @@ bool Crowds::join(Index index, Index leader_index) {
 
 void Crowds::end(Index index) {
     const Index leader = model_.crowds[index].leader;
-    const Index place = model_.requests[leader].place_in_domain;
-    std::vector<Index> &waiters = model_.locks.domain(model_.requests[leader].domain).waiters;
-    const Index last = waiters.back();
-    waiters[place] = last;
-    model_.requests[last].place_in_domain = place;
-    waiters.pop_back();
+    model_.remove_waiter(leader);
     model_.requests.release(leader);
     model_.crowds.release(index);
 }
@@ -156,9 +149,7 @@ void Crowds::part(Index index) {
     request.charged_to = model_.now_ns;
     culprits_.carry(request, crowd);
     remove(index);
-    std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
-    request.place_in_domain = static_cast<Index>(waiters.size());
-    waiters.push_back(index);
+    model_.add_waiter(index);
 }
 
 bool Crowds::part_owned_by(Index crowd, wire::Family family, Index owner) {

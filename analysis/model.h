@@ -171,6 +171,22 @@ struct Model {
         }
     }
 
+    void add_waiter(Index index) {
+        Request &request = requests[index];
+        std::vector<Index> &waiters = locks.domain(request.domain).waiters;
+        request.place_in_domain = static_cast<Index>(waiters.size());
+        waiters.push_back(index);
+    }
+    // The last waiter takes its place.
+    void remove_waiter(Index index) {
+        const Request &request = requests[index];
+        std::vector<Index> &waiters = locks.domain(request.domain).waiters;
+        const Index last = waiters.back();
+        waiters[request.place_in_domain] = last;
+        requests[last].place_in_domain = request.place_in_domain;
+        waiters.pop_back();
+    }
+
     const std::vector<Index> &owned_by(wire::Family family, Index owner) const {
         switch (owner_kind(family)) {
             case wire::Owner::description:

@@ -84,9 +84,7 @@ void Waits::enlist(Index index) {
         }
         if (crowds_.join(index, leader_index)) return;
     }
-    std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
-    request.place_in_domain = static_cast<Index>(waiters.size());
-    waiters.push_back(index);
+    model_.add_waiter(index);
     request.charged_to = model_.now_ns;
     model_.for_conflicts(request, [&](Index hold) { add_obstacle(request, hold, request.call_ns); });
     culprits_.update_stopped(request);
@@ -341,11 +339,7 @@ void Waits::withdraw(Index index) {
     if (request.crowd != kNone) {
         crowds_.remove(index);
     } else if (request.waiting) {
-        std::vector<Index> &waiters = model_.locks.domain(request.domain).waiters;
-        const Index last = waiters.back();
-        waiters[request.place_in_domain] = last;
-        model_.requests[last].place_in_domain = request.place_in_domain;
-        waiters.pop_back();
+        model_.remove_waiter(index);
     }
 }
 
