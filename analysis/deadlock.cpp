@@ -215,12 +215,12 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
     return ordered;
 }
 
-Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns, bool lost) {
+Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns) {
     Finding finding;
     const std::vector<DeadlockMember> &members = deadlock.members;
     finding.kind = members.size() == 1 ? "self_deadlock" : "deadlock";
     finding.severity = Severity::error;
-    finding.certainty = lost ? Certainty::possible : deadlock.certainty;
+    finding.certainty = deadlock.certainty;
     finding.from_ns = deadlock.from_ns - from_utc_ns;
     finding.to_ns = deadlock.to_ns < 0 ? -1 : deadlock.to_ns - from_utc_ns;
     finding.resolved_by = deadlock.resolved_by;

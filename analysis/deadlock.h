@@ -54,7 +54,7 @@ struct Deadlock {
 std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph &graph,
                                              const std::vector<Index> &threads);
 // `lost`: events are missing, so that none of it is certain.
-Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns, bool lost);
+Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int64_t from_utc_ns);
 
 }  // namespace planloop::analysis
 

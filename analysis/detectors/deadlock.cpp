@@ -73,7 +73,7 @@ class DeadlockDetector : public Detector {
 
 void DeadlockDetector::tell(const Deadlock &deadlock) const {
     if (model().listener == nullptr) return;
-    StandingDeadlock standing{deadlock.id, deadlock_finding(model(), deadlock, 0, false), {}};
+    StandingDeadlock standing{deadlock.id, deadlock_finding(model(), deadlock, 0), {}};
     for (const DeadlockMember &one : deadlock.members) standing.entries.push_back(one.entry);
     model().listener->deadlock_stands(standing);
 }
@@ -303,17 +303,16 @@ void DeadlockDetector::child_wait_begun(Index index) {
     }
 }
 
-void DeadlockDetector::finish(Report &report, const SourceNotes &notes) {
+void DeadlockDetector::finish(Report &report, const SourceNotes & /*notes*/) {
     before_change();
-    const bool lost = notes.incomplete();
     for (const Index at : tracked_) {
         Deadlock &deadlock = deadlocks_[at];
         if (deadlock.state != Deadlock::State::open) continue;
         judge(deadlock);
-        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, lost));
+        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns));
     }
     for (const Deadlock &deadlock : over_)
-        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns, lost));
+        report.findings.push_back(deadlock_finding(model(), deadlock, report.from_utc_ns));
     if (not_listed_ > 0) report.notes.push_back(fmt::format("{} further deadlocks are not listed", not_listed_));
 }
 

@@ -36,12 +36,11 @@ class LockLostOnClose : public Detector {
         found = {1, end.t_ns, end.t_ns - hold.since_ns, end.image, end.pid, end.tid, hold.fd, fd_};
     }
 
-    void finish(Report &report, const SourceNotes &notes) override {
+    void finish(Report &report, const SourceNotes & /*notes*/) override {
         for (const auto &[lock, found] : by_lock_) {
             Finding finding;
             finding.kind = "lock_lost_on_close";
-            // An unlock that was not recorded would have come before.
-            finding.certainty = notes.incomplete() ? Certainty::possible : Certainty::confirmed;
+            finding.certainty = Certainty::confirmed;
             finding.from_ns = finding.to_ns = found.t_ns - report.from_utc_ns;
             finding.locks.push_back(model().locks[lock].id);
             finding.participants.push_back(participant_of(model(), found.image, found.pid, found.tid));

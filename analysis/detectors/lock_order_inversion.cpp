@@ -120,7 +120,7 @@ class LockOrderInversion : public Detector {
     }
 
     void tell_order(Report &report) const;
-    Finding describe(const std::vector<const Dependency *> &circle, std::int64_t from_utc_ns, bool lost) const;
+    Finding describe(const std::vector<const Dependency *> &circle, std::int64_t from_utc_ns) const;
 
     ProcessOrder order_;
     std::vector<Dependency> dependencies_;
@@ -131,11 +131,10 @@ class LockOrderInversion : public Detector {
     std::uint64_t not_looked_at_ = 0;
 };
 
-Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circle, std::int64_t from_utc_ns,
-                                     bool lost) const {
+Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circle, std::int64_t from_utc_ns) const {
     Finding finding;
     finding.kind = "lock_order_inversion";
-    finding.certainty = lost ? Certainty::possible : Certainty::likely;
+    finding.certainty = Certainty::likely;
     std::vector<std::string> order, told;
     std::int64_t last_ns = 0;
     for (std::size_t i = 0; i < circle.size(); ++i) {
@@ -188,7 +187,7 @@ void LockOrderInversion::tell_order(Report &report) const {
     });
 }
 
-void LockOrderInversion::finish(Report &report, const SourceNotes &notes) {
+void LockOrderInversion::finish(Report &report, const SourceNotes & /*notes*/) {
     tell_order(report);
     std::vector<const Dependency *> all;
     all.reserve(dependencies_.size());
@@ -203,7 +202,7 @@ void LockOrderInversion::finish(Report &report, const SourceNotes &notes) {
         std::vector<const Dependency *> circle;
         circle.reserve(places.size());
         for (const std::size_t place : places) circle.push_back(all[place]);
-        Finding finding = describe(circle, report.from_utc_ns, notes.incomplete());
+        Finding finding = describe(circle, report.from_utc_ns);
         if (happened.count({finding.locks.begin(), finding.locks.end()}) == 0)
             report.findings.push_back(std::move(finding));
     }

@@ -60,11 +60,11 @@ class NonAtomicUpgrade : public Detector {
         found.between = upgrade.between;
     }
 
-    void finish(Report &report, const SourceNotes &notes) override {
+    void finish(Report &report, const SourceNotes & /*notes*/) override {
         for (const auto &[lock, found] : by_lock_) {
             const bool happened = found.lost > 0 || found.overtaken > 0;
             const bool others = lock < takers_.size() && takers_[lock].several;
-            if (happened || others) report.findings.push_back(describe(lock, found, report.from_utc_ns, notes));
+            if (happened || others) report.findings.push_back(describe(lock, found, report.from_utc_ns));
         }
     }
 
@@ -89,13 +89,12 @@ class NonAtomicUpgrade : public Detector {
         Who who, between;
     };
 
-    Finding describe(Index lock, const Found &found, std::int64_t from_utc_ns, const SourceNotes &notes) const {
+    Finding describe(Index lock, const Found &found, std::int64_t from_utc_ns) const {
         const bool happened = found.lost > 0 || found.overtaken > 0;
         Finding finding;
         finding.kind = "non_atomic_upgrade";
         finding.severity = happened ? Severity::warning : Severity::info;
-        const bool incomplete = notes.incomplete();
-        finding.certainty = happened && !incomplete ? Certainty::confirmed : Certainty::possible;
+        finding.certainty = happened ? Certainty::confirmed : Certainty::possible;
         finding.from_ns = finding.to_ns = found.t_ns - from_utc_ns;
         finding.locks.push_back(model().locks[lock].id);
         finding.participants.push_back(participant_of(model(), found.who.image, found.who.pid, found.who.tid));

@@ -31,8 +31,7 @@ const char *cause_words(std::int64_t cause) noexcept {
             break;
     }
     return "the recording library is not in it: LD_PRELOAD was taken from its environment by somebody who is not "
-           "traced, "
-           "or leads nowhere from where it runs";
+           "traced, or leads nowhere from where it runs";
 }
 
 class NotTraced : public Detector {

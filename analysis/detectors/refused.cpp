@@ -62,7 +62,7 @@ class KernelRefused : public Detector {
             Deadlock circle;
             circle.members = found.members;
             circle.from_ns = circle.to_ns = found.t_ns;
-            finding = deadlock_finding(model(), circle, report.from_utc_ns, false);
+            finding = deadlock_finding(model(), circle, report.from_utc_ns);
         } else {
             finding.participants.push_back(participant_of(model(), found.image, pid, found.tid));
             finding.participants.back().waits_for = model().locks[lock].id;

@@ -31,8 +31,7 @@ class UnlockWithoutLock : public Detector {
             Finding finding;
             finding.kind = "unlock_without_lock";
             finding.severity = Severity::info;
-            // What was locked before the recording began, or recorded and lost, is not known here.
-            finding.certainty = notes.incomplete() ? Certainty::possible : Certainty::likely;
+            finding.certainty = Certainty::likely;  // what was locked before the recording began is not known here
             finding.from_ns = finding.to_ns = found.t_ns - report.from_utc_ns;
             finding.locks.push_back(model().locks[lock].id);
             finding.participants.push_back(participant_of(model(), found.image, found.pid, found.tid));

@@ -59,11 +59,11 @@ class UpgradeDeadlock : public Detector {
         if (known.size() < kMostUpgrades) known.push_back(std::move(upgrade));
     }
 
-    void finish(Report &report, const SourceNotes &notes) override {
+    void finish(Report &report, const SourceNotes & /*notes*/) override {
         for (const auto &[lock, upgrades] : by_lock_) {
             const auto [one, other] = pair_of(upgrades);
             if (one == nullptr) continue;
-            report.findings.push_back(describe(lock, *one, *other, report.from_utc_ns, notes.incomplete()));
+            report.findings.push_back(describe(lock, *one, *other, report.from_utc_ns));
         }
     }
 
@@ -82,11 +82,10 @@ class UpgradeDeadlock : public Detector {
         return {nullptr, nullptr};
     }
 
-    Finding describe(Index lock, const Dependency &one, const Dependency &other, std::int64_t from_utc_ns,
-                     bool lost) const {
+    Finding describe(Index lock, const Dependency &one, const Dependency &other, std::int64_t from_utc_ns) const {
         Finding finding;
         finding.kind = "upgrade_deadlock";
-        finding.certainty = lost ? Certainty::possible : Certainty::likely;
+        finding.certainty = Certainty::likely;
         finding.from_ns = finding.to_ns = std::max(one.t_ns, other.t_ns) - from_utc_ns;
         const std::string &id = model().locks[lock].id;
         finding.locks.push_back(id);
