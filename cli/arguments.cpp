@@ -4,8 +4,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <deque>
+#include <system_error>
 #include <utility>
 
 namespace planloop::cli {
@@ -141,6 +143,17 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
     if (command.takes_program && !command.program_optional && arguments.program.empty())
         return usage_error(command, "no program to run");
     return arguments;
+}
+
+Result<std::optional<double>> seconds_of(const Arguments &arguments, std::string_view option, double most) {
+    const std::optional<std::string> given = arguments.value(option);
+    if (!given) return std::optional<double>();
+    double seconds = 0;
+    const char *const end = given->data() + given->size();
+    const auto [stop, error] = std::from_chars(given->data(), end, seconds);
+    if (error != std::errc() || stop != end || !(seconds >= 0) || seconds > most)
+        return Error{fmt::format("{} wants seconds, as 10 or 0.5, not '{}'", option, *given)};
+    return std::optional(seconds);
 }
 
 }  // namespace planloop::cli

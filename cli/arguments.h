@@ -5,6 +5,7 @@
 #ifndef PLANLOOP_CLI_ARGUMENTS_H
 #define PLANLOOP_CLI_ARGUMENTS_H
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +21,9 @@ Result<Arguments> parse_arguments(const Command &command, const std::vector<std:
 
 // Of `names`, the one that is fewest typing errors away from `typed`; empty when none is near.
 std::string_view nearest_name(std::string_view typed, const std::vector<std::string_view> &names);
+
+// The value of an option that is a number of seconds, from 0 to `most`; nothing without the option.
+Result<std::optional<double>> seconds_of(const Arguments &arguments, std::string_view option, double most);
 
 }  // namespace planloop::cli
 

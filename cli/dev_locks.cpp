@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -18,6 +16,7 @@
 #include "analysis/report.h"
 #include "analysis/source/event_source.h"
 #include "cli/analysis_options.h"
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"
 #include "cli/follow.h"
@@ -103,15 +102,10 @@ Result<void> set_thresholds(const Arguments &arguments, analysis::AnalysisOption
     const std::pair<const char *, std::int64_t *> wanted[] = {{"--long-wait", &options.long_wait_ns},
                                                               {"--long-hold", &options.long_hold_ns}};
     for (const auto &[name, ns] : wanted) {
-        const std::optional<std::string> given = arguments.value(name);
-        if (!given) continue;
-        double seconds = 0;
-        const char *const end = given->data() + given->size();
-        const auto [stop, error] = std::from_chars(given->data(), end, seconds);
         constexpr double kMostSeconds = 1e9;
-        if (error != std::errc() || stop != end || !(seconds >= 0) || seconds > kMostSeconds)
-            return Error{fmt::format("{} wants seconds, as 10 or 0.5, not '{}'", name, *given)};
-        *ns = static_cast<std::int64_t>(seconds * 1e9);
+        const Result<std::optional<double>> seconds = seconds_of(arguments, name, kMostSeconds);
+        if (!seconds) return seconds.error();
+        if (*seconds) *ns = static_cast<std::int64_t>(**seconds * 1e9);
     }
     return {};
 }

@@ -7,13 +7,13 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <exception>
 #include <mutex>
 #include <utility>
 
+#include "cli/arguments.h"
 #include "cli/command.h"
 #include "cli/output.h"
 #include "cli/plan_session.h"
@@ -57,16 +57,11 @@ std::optional<QueueStallSignal> signal_for(const std::optional<SessionLock::Stal
 }
 
 Result<std::chrono::milliseconds> time_out_of(const Arguments &arguments) {
-    const auto given = arguments.value("--timeout");
-    if (!given) return SessionLockOptions().time_out;
     constexpr double kMostSeconds = 1e6;
-    double seconds = 0;
-    const char *const end = given->data() + given->size();
-    const auto [stop, error] = std::from_chars(given->data(), end, seconds);
-    if (error != std::errc() || stop != end || !(seconds >= 0) || seconds > kMostSeconds) {
-        return Error{fmt::format("--timeout wants seconds, as 10 or 0.5, not '{}'", *given)};
-    }
-    return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+    const Result<std::optional<double>> seconds = seconds_of(arguments, "--timeout", kMostSeconds);
+    if (!seconds) return seconds.error();
+    if (!*seconds) return SessionLockOptions().time_out;
+    return std::chrono::milliseconds(static_cast<std::int64_t>(**seconds * 1000));
 }
 
 struct Change {
