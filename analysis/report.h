@@ -252,8 +252,8 @@ struct AnalysisOptions {
     std::int64_t long_wait_ns = 10'000'000'000, long_hold_ns = 10'000'000'000;
     DeadlockListener *listener = nullptr;  // borrowed
     Filter filter = {};                    // what the sink and the report are told; the listener is told everything
-    std::uint64_t most_lines =
-        UINT64_MAX;  // of the timeline that the sink is told; Report::lines_left_out are the rest
+    // Of the timeline that the sink is told; Report::lines_left_out are the rest.
+    std::uint64_t most_lines = UINT64_MAX;
     // A line whose meaning only later events can tell (why a hold ended) is kept back, and all lines after it, until
     // they come. Not for longer than this, in recorded time; 0: as long as it takes, within bounded memory.
     std::int64_t longest_delay_ns = 0;

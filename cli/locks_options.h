@@ -1,6 +1,5 @@
-// The options of `dev locks` that say how the answer is written (--format, --json) and what of it (--lock --pid
-// --process
-// --trace --since --until --family --finding).
+// The options of `dev locks` that say how the answer is written (--format, --json) and what of it (--lock
+// --pid --process --trace --since --until --family --finding).
 //
 // Errors: one line that names the option. Threads: safe; a relative path counts from the working folder.
 #ifndef PLANLOOP_CLI_LOCKS_OPTIONS_H
