@@ -287,7 +287,7 @@ class Answer:
 
 
 class Actor:
-    """One thread of one process that does as it is told. See tests/support/lock_actor.cpp for the commands."""
+    """One thread of one process that does as it is told. See tests/support/lock_actor for the commands."""
 
     def __init__(self, stage, connection, pid, tid):
         self.stage, self.pid, self.tid = stage, pid, tid
