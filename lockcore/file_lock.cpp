@@ -80,9 +80,13 @@ class FileLock::File {
         for (const int fd : also_open_) ::close(fd);
     }
 
-    LockName *name(Recorded recorded) noexcept { return recorded == Recorded::yes ? &name_ : nullptr; }
-    bool held(Mode mode) const noexcept { return mode == Mode::shared ? gate_.shared() : gate_.alone(); }
+    enum class Wait : bool { no, yes };
+    // False: somebody has it, or time is up; what else there is, is thrown.
+    bool acquire(const FileLock &by, Mode mode, Wait wait, Clock::time_point deadline, const void *caller);
+    void give_back(const FileLock &by, Mode mode, const void *caller);
 
+  private:
+    LockName *name(const FileLock &by) noexcept { return by.recorded_ == Recorded::yes ? &name_ : nullptr; }
     int lock(Clock::time_point deadline);
     int try_lock();
     void unlock();
@@ -90,7 +94,6 @@ class FileLock::File {
     int try_lock_shared();
     void unlock_shared();
 
-  private:
     using Identity = std::pair<dev_t, ino_t>;
     struct Registry {
         std::mutex mutex;
@@ -197,7 +200,9 @@ class Unless {
 
 }  // namespace
 
-int FileLock::File::lock(Clock::time_point deadline) {
+// All of this is one function, FileLock's, for the same reason as in kernel_lock.h.
+
+[[gnu::always_inline]] inline int FileLock::File::lock(Clock::time_point deadline) {
     int error = gate_.enter_alone(deadline);
     if (error != 0) return error;
     Unless locked([this] { gate_.leave_alone(); });
@@ -206,19 +211,19 @@ int FileLock::File::lock(Clock::time_point deadline) {
     return error;
 }
 
-int FileLock::File::try_lock() {
+[[gnu::always_inline]] inline int FileLock::File::try_lock() {
     if (!gate_.try_enter_alone()) return EAGAIN;
     const int error = kernel_.try_lock(Mode::exclusive);
     if (error != 0) gate_.leave_alone();
     return error;
 }
 
-void FileLock::File::unlock() {
+[[gnu::always_inline]] inline void FileLock::File::unlock() {
     kernel_.unlock();
     gate_.leave_alone();
 }
 
-int FileLock::File::lock_shared(Clock::time_point deadline) {
+[[gnu::always_inline]] inline int FileLock::File::lock_shared(Clock::time_point deadline) {
     bool first = false;
     int error = gate_.enter_shared(deadline, first);
     if (error != 0 || !first) return error;
@@ -230,7 +235,7 @@ int FileLock::File::lock_shared(Clock::time_point deadline) {
     return 0;
 }
 
-int FileLock::File::try_lock_shared() {
+[[gnu::always_inline]] inline int FileLock::File::try_lock_shared() {
     bool first = false;
     if (!gate_.try_enter_shared(first)) return EAGAIN;
     if (!first) return 0;
@@ -239,10 +244,35 @@ int FileLock::File::try_lock_shared() {
     return error;
 }
 
-void FileLock::File::unlock_shared() {
+[[gnu::always_inline]] inline void FileLock::File::unlock_shared() {
     if (!gate_.leave_shared()) return;
     kernel_.unlock();
     gate_.left_shared();
+}
+
+[[gnu::always_inline]] inline bool FileLock::File::acquire(const FileLock &by, Mode mode, Wait wait,
+                                                           Clock::time_point deadline, const void *caller) {
+    Call call(name(by), mode, wait == Wait::yes, recording::Clock::system_call, caller);
+    int error = 0;
+    if (wait == Wait::no) {
+        error = mode == Mode::shared ? try_lock_shared() : try_lock();
+    } else {
+        error = mode == Mode::shared ? lock_shared(deadline) : lock(deadline);
+    }
+    if (__builtin_expect(error == 0, 1)) {
+        call.acquired();
+        return true;
+    }
+    call.failed(error);
+    if (error == EAGAIN || error == EACCES || error == ETIMEDOUT) return false;
+    throw lock_error(error, by.path_);
+}
+
+[[gnu::always_inline]] inline void FileLock::File::give_back(const FileLock &by, Mode mode, const void *caller) {
+    const bool held = mode == Mode::shared ? gate_.shared() : gate_.alone();
+    if (!held) return;  // in a forked child, by a guard that its parent locked
+    Call::release(name(by), mode, caller);
+    mode == Mode::shared ? unlock_shared() : unlock();
 }
 
 struct FileLock::Opened {
@@ -268,51 +298,27 @@ FileLock::FileLock(FileLock &&other) noexcept = default;
 FileLock &FileLock::operator=(FileLock &&other) noexcept = default;
 FileLock::~FileLock() = default;
 
-bool FileLock::acquire(bool shared, Wait wait, Clock::time_point deadline, const void *caller) {
-    const Mode mode = shared ? Mode::shared : Mode::exclusive;
-    Call call(file_->name(recorded_), mode, wait == Wait::yes, recording::Clock::system_call, caller);
-    int error = 0;
-    if (wait == Wait::no) {
-        error = shared ? file_->try_lock_shared() : file_->try_lock();
-    } else {
-        error = shared ? file_->lock_shared(deadline) : file_->lock(deadline);
-    }
-    if (error == 0) {
-        call.acquired();
-        return true;
-    }
-    call.failed(error);
-    if (error == EAGAIN || error == EACCES || error == ETIMEDOUT) return false;
-    throw lock_error(error, path_);
-}
-
-void FileLock::give_back(bool shared, const void *caller) {
-    const Mode mode = shared ? Mode::shared : Mode::exclusive;
-    if (!file_->held(mode)) return;  // in a forked child, by a guard that its parent locked
-    Call::release(file_->name(recorded_), mode, caller);
-    shared ? file_->unlock_shared() : file_->unlock();
-}
-
 void FileLock::lock() {
-    acquire(false, Wait::yes, kNoDeadline, __builtin_return_address(0));
+    file_->acquire(*this, Mode::exclusive, File::Wait::yes, kNoDeadline, __builtin_return_address(0));
 }
 bool FileLock::try_lock() {
-    return acquire(false, Wait::no, {}, __builtin_return_address(0));
+    return file_->acquire(*this, Mode::exclusive, File::Wait::no, {}, __builtin_return_address(0));
 }
 void FileLock::unlock() {
-    give_back(false, __builtin_return_address(0));
+    file_->give_back(*this, Mode::exclusive, __builtin_return_address(0));
 }
 void FileLock::lock_shared() {
-    acquire(true, Wait::yes, kNoDeadline, __builtin_return_address(0));
+    file_->acquire(*this, Mode::shared, File::Wait::yes, kNoDeadline, __builtin_return_address(0));
 }
 bool FileLock::try_lock_shared() {
-    return acquire(true, Wait::no, {}, __builtin_return_address(0));
+    return file_->acquire(*this, Mode::shared, File::Wait::no, {}, __builtin_return_address(0));
 }
 void FileLock::unlock_shared() {
-    give_back(true, __builtin_return_address(0));
+    file_->give_back(*this, Mode::shared, __builtin_return_address(0));
 }
 bool FileLock::lock_until(Clock::time_point deadline, bool shared) {
-    return acquire(shared, Wait::yes, deadline, __builtin_return_address(0));
+    return file_->acquire(*this, shared ? Mode::shared : Mode::exclusive, File::Wait::yes, deadline,
+                          __builtin_return_address(0));
 }
 
 }  // namespace planloop

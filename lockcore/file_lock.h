@@ -106,10 +106,7 @@ class FileLock {
         const auto since = when - Time(typename Time::date_type(1970, 1, 1));
         return Utc(std::chrono::microseconds(since.total_microseconds()));
     }
-    enum class Wait : bool { no, yes };
     bool lock_until(Clock::time_point deadline, bool shared);
-    bool acquire(bool shared, Wait wait, Clock::time_point deadline, const void *caller);
-    void give_back(bool shared, const void *caller);
 
     class File;  // of one inode, shared by all FileLocks of it in the process
     struct Leave {

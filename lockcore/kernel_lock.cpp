@@ -18,6 +18,7 @@ namespace planloop {
 namespace {
 
 using Boost = KernelLock::Boost;
+using kernel_lock_detail::errno_of;
 using recording::Unhooked;
 using wire::Mode;
 
@@ -26,19 +27,6 @@ using wire::Mode;
 static_assert(std::is_standard_layout_v<Boost> && sizeof(Boost) == sizeof(int));
 int &descriptor_in(Boost &lock) noexcept {
     return reinterpret_cast<int &>(lock);
-}
-
-// 0 or errno. Boost tells an interrupted wait as an error; a lock call takes it up again.
-template <class Attempt>
-int errno_of(Attempt attempt) {
-    for (;;) {
-        try {
-            return attempt() ? 0 : EAGAIN;
-        } catch (const boost::interprocess::interprocess_exception &error) {
-            const int number = error.get_native_error();
-            if (number != EINTR) return number != 0 ? number : EIO;
-        }
-    }
 }
 
 int take(Boost &lock, Mode mode) {
@@ -120,49 +108,23 @@ class Asking {
     std::optional<int> answer_;
 };
 
-// A thread that is cancelled while it asks may have got the lock in that instant.
-class WithoutIfCancelled {
-  public:
-    explicit WithoutIfCancelled(KernelLock &lock) : lock_(lock) {}
-    ~WithoutIfCancelled() {
-        if (!came_back_) lock_.unlock();
-    }
-    WithoutIfCancelled(const WithoutIfCancelled &) = delete;
-    WithoutIfCancelled &operator=(const WithoutIfCancelled &) = delete;
-    int came_back(int error) {
-        came_back_ = true;
-        return error;
-    }
-
-  private:
-    KernelLock &lock_;
-    bool came_back_ = false;
-};
-
 }  // namespace
 
 KernelLock::KernelLock(int fd) noexcept {
     descriptor_in(lock_) = fd;
 }
 
-int KernelLock::lock(Mode mode, SteadyClock::time_point deadline) {
+int KernelLock::lock_until(Mode mode, SteadyClock::time_point deadline) {
     const Unhooked unhooked;
     WithoutIfCancelled asked(*this);
-    if (deadline == kNoDeadline) return asked.came_back(take(lock_, mode));
     const int error = try_take(lock_, mode);
     if (!somebody_has_it(error)) return asked.came_back(error);
     if (deadline <= SteadyClock::now()) return asked.came_back(ETIMEDOUT);
     return asked.came_back(Asking(lock_, mode).wait_until(deadline));
 }
 
-int KernelLock::try_lock(Mode mode) {
-    const Unhooked unhooked;
-    return try_take(lock_, mode);
-}
-
-void KernelLock::unlock() {
-    const Unhooked unhooked;
-    errno_of([&] { return lock_.unlock(), true; });
+void KernelLock::unlock_slowly() {
+    unlock();
 }
 
 }  // namespace planloop

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <typeinfo>
 
 #include "lockcore/span_journal.h"
 #include "lockcore/thread_locks.h"
@@ -24,6 +25,10 @@ void count_lock_hold(std::int64_t hold_ns) noexcept;
 // Type and message of the exception that is under way on this thread, where the program links what sees throws
 // (throw_trace.h); nullptr: it does not. Gives false when there is none.
 extern constinit std::atomic<bool (*)(std::string &text)> tells_exception;
+
+// Looks at what is being thrown, from the code at `from`; nullptr: the program does not link it.
+using SeesThrow = void(void *object, const std::type_info *type, const void *from) noexcept;
+extern constinit std::atomic<SeesThrow *> sees_throws;
 
 }  // namespace planloop::recording
 

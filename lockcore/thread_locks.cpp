@@ -42,6 +42,7 @@ struct FailedWait {
 
 struct Table {
     std::array<Place, kPlaces> places{};
+    std::atomic<std::size_t> used{0};  // behind these all places are free; only the thread itself changes it
     FailedWait failed{};
     std::uint64_t overflowed = 0;
     Table *next = nullptr;
@@ -85,7 +86,7 @@ std::int64_t now_utc_ns() noexcept {
 
 Place *find(Table &in, const void *key, bool held) noexcept {
     // The newest: shared holds of one lock may be there twice.
-    for (std::size_t i = kPlaces; i-- > 0;) {
+    for (std::size_t i = in.used.load(std::memory_order_acquire); i-- > 0;) {
         Place &place = in.places[i];
         if (place.key.load(std::memory_order_relaxed) == key && place.held == held) return &place;
     }
@@ -94,7 +95,9 @@ Place *find(Table &in, const void *key, bool held) noexcept {
 
 Place *add(const LockNote &lock, bool held) noexcept {
     list_table();
-    for (Place &place : table.places) {
+    const std::size_t used = table.used.load(std::memory_order_relaxed);
+    for (std::size_t i = 0; i < kPlaces; ++i) {
+        Place &place = table.places[i];
         if (place.key.load(std::memory_order_relaxed) != nullptr) continue;
         place.family = lock.family;
         place.mode = lock.mode;
@@ -102,10 +105,19 @@ Place *add(const LockNote &lock, bool held) noexcept {
         place.path = lock.path;
         place.since_utc_ns = now_utc_ns();
         place.key.store(lock.key, std::memory_order_release);
+        if (i >= used) table.used.store(i + 1, std::memory_order_release);
         return &place;
     }
     ++table.overflowed;
     return nullptr;
+}
+
+// Of the thread's own table.
+void leave(Place &place) noexcept {
+    place.key.store(nullptr, std::memory_order_relaxed);
+    std::size_t used = table.used.load(std::memory_order_relaxed);
+    while (used > 0 && table.places[used - 1].key.load(std::memory_order_relaxed) == nullptr) --used;
+    table.used.store(used, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -133,7 +145,7 @@ void note_failed(const LockNote &lock, int error) noexcept {
     if (place == nullptr) return;
     const std::int64_t now = now_utc_ns();
     const std::int64_t since = place->since_utc_ns;
-    place->key.store(nullptr, std::memory_order_relaxed);
+    leave(*place);
     count_lock_wait(lock, now - since);
     if (error == EAGAIN || error == EBUSY) return;  // of a try, which did not wait
     FailedWait &failed = table.failed;
@@ -150,7 +162,7 @@ void note_released(const LockNote &lock) noexcept {
     Place *place = find(table, lock.key, true);
     if (place != nullptr) {
         count_lock_hold(now_utc_ns() - place->since_utc_ns);
-        place->key.store(nullptr, std::memory_order_relaxed);
+        leave(*place);
         return;
     }
     const std::lock_guard guard(list_mutex);

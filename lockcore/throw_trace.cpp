@@ -1,13 +1,11 @@
 #include "lockcore/throw_trace.h"
 
 #include <cxxabi.h>
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <utility>
@@ -70,11 +68,23 @@ bool tell_exception_under_way(std::string &text) {
     return true;
 }
 
+void note_throw(void *object, const std::type_info *type, const void *from) noexcept {
+    if (__builtin_expect(watches.load(std::memory_order_relaxed) == 0, 1)) return;
+    thread_local bool looking = false;
+    if (std::exchange(looking, true)) return;  // thrown, and caught, by our own looking
+    try {
+        look(object, type, from);
+    } catch (...) {  // no memory: thrown without a trace
+    }
+    looking = false;
+}
+
 // Who links this wants to know which locks are held where something is thrown, also those taken long before.
-// Both are initialised before any code runs (constinit).
+// All are initialised before any code runs (constinit).
 [[maybe_unused]] const bool kAnnounced = [] {  // NOLINT(cppcoreguidelines-interfaces-global-init)
     recording::lock_watchers.fetch_add(1, std::memory_order_relaxed);
     recording::tells_exception.store(tell_exception_under_way, std::memory_order_relaxed);
+    recording::sees_throws.store(note_throw, std::memory_order_relaxed);
     return true;
 }();
 
@@ -120,29 +130,4 @@ const std::exception *as_standard(const std::type_info &type, void *object) noex
     return typeid(std::exception).__do_catch(&type, &object, 1) ? static_cast<const std::exception *>(object) : nullptr;
 }
 
-namespace recording {
-
-void note_throw(void *object, const std::type_info *type, const void *from) noexcept {
-    if (__builtin_expect(watches.load(std::memory_order_relaxed) == 0, 1)) return;
-    thread_local bool looking = false;
-    if (std::exchange(looking, true)) return;  // thrown, and caught, by our own looking
-    try {
-        look(object, type, from);
-    } catch (...) {  // no memory: thrown without a trace
-    }
-    looking = false;
-}
-
-}  // namespace recording
 }  // namespace planloop
-
-// The function by which the compiler throws, under the name that it has there: see throw_trace.h. The run-time
-// library's own is the next of this name.
-extern "C" void planloop_throw(void *object, std::type_info *type, void (*destroy)(void *)) __asm__("__cxa_throw");
-
-extern "C" [[gnu::noinline]] void planloop_throw(void *object, std::type_info *type, void (*destroy)(void *)) {
-    static const auto forward = reinterpret_cast<decltype(&planloop_throw)>(dlsym(RTLD_NEXT, "__cxa_throw"));
-    planloop::recording::note_throw(object, type, __builtin_return_address(0));
-    forward(object, type, destroy);
-    std::abort();  // never reached: the other does not return
-}

@@ -1,9 +1,10 @@
 // What was true at the moment of a throw: the stack, captured values, locks, spans. When an exception is caught, all
 // that is unwound and gone.
 //
-// Programs that use error contexts link throw_trace.cpp, which defines __cxa_throw (Itanium C++ ABI: Exception
-// Handling, 2.4.3), looks, and calls the run-time library's own by dlsym(RTLD_NEXT). It looks only while some error
-// context is open anywhere in the process; else a throw costs a load more. Programs that use none do not link it.
+// Programs that throw link throw_hook.cpp, which defines __cxa_throw (Itanium C++ ABI: Exception Handling, 2.4.3), and
+// calls the run-time library's own by dlsym(RTLD_NEXT). Those that use error contexts also link throw_trace.cpp, which
+// looks before that. It looks only while some error context is open anywhere in the process; else a throw costs two
+// loads more.
 // Rejected: looking where the exception is caught (the stack is gone); a personality routine on the stack that looks
 // during the search phase (sees only the rethrow where something in between catches and throws on).
 //

@@ -1,5 +1,6 @@
 """Programs that link the lock and record themselves: each lock is counted once, with the preloaded library and without."""
 
+import subprocess
 import unittest
 
 from harness import PROGRAMS, SHIM, TracedTest
@@ -32,6 +33,11 @@ class InstrumentedPrograms(TracedTest):
             self.assertEqual((run.returncode, run.stdout), (0, count))
         self.assertEqual(counter.read_text(), "2\n")
         self.assertFalse(self.home.exists(), "nothing asked for a recording")
+
+    def test_a_program_that_only_locks_does_not_load_what_names_stack_frames(self):
+        shown = subprocess.run(["readelf", "-d", EXAMPLE], capture_output=True, text=True, check=True).stdout
+        self.assertRegex(shown, r"NEEDED.*libc\.so")
+        self.assertNotIn("libdw", shown)
 
     def test_a_program_records_itself_without_the_library(self):
         run = self.run_program([EXAMPLE, self.folder / "counter"],

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <mutex>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "analysis/report.h"
@@ -252,6 +253,13 @@ TEST(Recorder, TheLockWorksWhereTheSessionCannotBeWritten) {
         return 0;
     });
     EXPECT_EQ(child.status(), 0);
+}
+
+// Keeping a table of what each thread holds costs as much as recording does: only those pay who use error contexts or
+// have an operation recorded. FileLock throws, and whoever throws is given throw_hook.cpp by the linker.
+TEST(Recorder, NobodyWatchesTheLocksOfAProgramThatUsesNoErrorContext) {
+    EXPECT_THROW(FileLock("/"), std::system_error);
+    EXPECT_FALSE(recording::locks_are_watched());
 }
 
 }  // namespace
