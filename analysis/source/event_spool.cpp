@@ -277,12 +277,14 @@ void SpoolEvents::remove_top() {
     if (!heap_.empty()) replace_top(last);
 }
 
-// What is stamped ahead of its call may have been read before the call failed: looked at once more when it is old
-// enough to be told.
+// Looks once more at a record that is old enough to be told, when it may have changed since it was read: what is
+// stamped ahead of its call may be taken back, and a call that was under way may be over. What such a call led to is
+// told from here on; one that is under way still comes back behind the horizon, so recheck_pending() is in time for it.
 bool SpoolEvents::taken_back(SpoolRecord &head) const {
     const bool stamped_ahead =
         head.kind == RecordKind::release || head.kind == RecordKind::close || head.kind == RecordKind::exec;
-    return following_.on && stamped_ahead && reader_->reread(head) && head.state == State::annulled;
+    const bool may_change = stamped_ahead || head.state == State::pending;
+    return following_.on && may_change && reader_->reread(head) && head.state == State::annulled;
 }
 
 // Makes the event of a record's begin, and sees to that of its end.

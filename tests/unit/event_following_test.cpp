@@ -129,6 +129,44 @@ TEST_F(EventFollowing, WhatIsTakenBackAfterItWasReadIsNotTold) {
     EXPECT_FALSE(source->next(event));
 }
 
+// A record may be read in the microsecond in which its call is under way, and be told when that is long over.
+TEST_F(EventFollowing, ACallThatCameBackAfterItWasReadIsToldInOrder) {
+    wire::StreamWriter writer;
+    const auto spool = make_spool();
+    const auto write = [&](RecordKind kind, State state) {
+        wire::Record *record = writer.claim(*spool, {1, getpid(), getpid()});
+        record->kind = kind;
+        record->mode = wire::Mode::exclusive;
+        record->begin = spool->ticks();
+        writer.publish(record, state);
+        return record;
+    };
+    const auto source = open({.follow = true, .hold_back_ns = 20'000'000});
+    std::vector<EventKind> told;
+    Event event;
+    const auto look = [&] {  // the call that gives false is at the end of what was found before
+        while (source->next(event)) told.push_back(event.kind);
+        while (source->next(event)) told.push_back(event.kind);
+    };
+    for (const RecordKind call : {RecordKind::acquire, RecordKind::wait_child}) {
+        told.clear();
+        write(RecordKind::duplicate, State::complete);
+        while (told.empty()) look();
+        wire::Record *record = write(call, State::pending);
+        look();  // reads it, and it is too young to be told
+        record->end = spool->ticks();
+        wire::StreamWriter::conclude(record, State::complete);
+        write(RecordKind::release, State::complete);
+        while (told.size() < 4) look();
+        const bool lock = call == RecordKind::acquire;
+        EXPECT_EQ(told,
+                  (std::vector<EventKind>{
+                      EventKind::descriptor_duplicated, lock ? EventKind::lock_requested : EventKind::child_wait_begun,
+                      lock ? EventKind::lock_acquired : EventKind::child_wait_ended, EventKind::lock_released}));
+    }
+    EXPECT_EQ(source->notes().late, 0U);
+}
+
 // Each with a stream of its own in one spool, one record at a time.
 class ManyProcesses : public EventFollowing {
   protected:
