@@ -1,6 +1,6 @@
 // A session of its own for a test of event sources: spools and log lines go in, events come out.
-#ifndef PLANLOOP_TESTS_EVENT_SOURCE_FIXTURE_H
-#define PLANLOOP_TESTS_EVENT_SOURCE_FIXTURE_H
+#ifndef PLANLOOP_TESTS_SUPPORT_EVENT_SOURCE_FIXTURE_H
+#define PLANLOOP_TESTS_SUPPORT_EVENT_SOURCE_FIXTURE_H
 
 #include <gtest/gtest.h>
 
@@ -25,12 +25,14 @@ constexpr auto kEpoch = static_cast<std::int64_t>(test::kEpochNs);
 using Outline = std::vector<std::string>;
 
 class EventSourceTest : public ::testing::Test {
+  public:
+    ~EventSourceTest() override { unsetenv("PLANLOOP_HOME"); }
+
   protected:
     EventSourceTest() {
         setenv("PLANLOOP_HOME", folder_.path().c_str(), 1);
         session_ = *create_session("s");
     }
-    ~EventSourceTest() override { unsetenv("PLANLOOP_HOME"); }
 
     std::string spool_path(const std::string &name = "locks-v1-00000001.spool") const {
         return session_.spool_dir() + "/" + name;
@@ -53,10 +55,11 @@ class EventSourceTest : public ::testing::Test {
     }
     // "requested 10" for each event: kind and time since the epoch of the fixture.
     static std::vector<std::string> outline(const std::vector<Event> &events) {
-        static const char *const kNames[] = {"requested", "acquired", "failed",  "released", "closed",
-                                             "duplicate", "forked",   "started", "exec",     "exiting",
-                                             "ended",     "sharer",   "wait",    "waited",   "not_traced"};
+        static constexpr const char *kNames[] = {"requested", "acquired", "failed",  "released", "closed",
+                                                 "duplicate", "forked",   "started", "exec",     "exiting",
+                                                 "ended",     "sharer",   "wait",    "waited",   "not_traced"};
         std::vector<std::string> lines;
+        lines.reserve(events.size());
         for (const Event &event : events) {
             lines.push_back(std::string(kNames[static_cast<std::size_t>(event.kind)]) + " " +
                             std::to_string(event.t_ns - kEpoch));

@@ -1,6 +1,6 @@
 // The parts of lock_actor: commands by name, and what they answer.
-#ifndef PLANLOOP_TESTS_LOCK_ACTOR_ACTOR_H
-#define PLANLOOP_TESTS_LOCK_ACTOR_ACTOR_H
+#ifndef PLANLOOP_TESTS_SUPPORT_LOCK_ACTOR_ACTOR_H
+#define PLANLOOP_TESTS_SUPPORT_LOCK_ACTOR_ACTOR_H
 
 #include <cerrno>
 #include <cstddef>
