@@ -109,7 +109,7 @@ std::int64_t utc_now_ns() {
 }
 
 std::optional<wire::Calibration> calibrate_now(wire::ClockKind kind) {
-    if (kind == wire::ClockKind::tsc && wire::detect_clock() != wire::ClockKind::tsc) return std::nullopt;
+    if (kind == wire::ClockKind::tsc && !wire::may_read_counter()) return std::nullopt;
     return wire::calibrate(kind);
 }
 

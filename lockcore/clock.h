@@ -27,8 +27,8 @@ BootId boot_id();
 
 std::int64_t utc_now_ns();
 
-// One instant on three clocks. Empty when this machine has no such counter or the program may not read it
-// (PR_TSC_SIGSEGV, prctl(2)).
+// One instant on three clocks. Empty when there is no counter or the program may not read it (PR_TSC_SIGSEGV,
+// prctl(2)). Whether the counter is invariant, who made a spool of this boot has found out (wire::detect_clock).
 std::optional<wire::Calibration> calibrate_now(wire::ClockKind kind);
 
 // `2026-11-22T08:00:02.350123456Z`. Times before 1970 are shown as 1970.

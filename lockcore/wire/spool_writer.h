@@ -231,7 +231,7 @@ inline int SpoolWriter::map_file(int fd) noexcept {
     in_memory_ = raw_syscall(SYS_fstatfs, fd, &disk) == 0 && disk.f_type == kMemoryFiles;
     ring_bytes_ = header->ring_bytes;
     if (ring_bytes_ != 0 && header->pid_space != pid_space()) header->foreign_pids = 1;
-    clock_ = header->clock == ClockKind::tsc ? detect_clock() : ClockKind::monotonic;
+    clock_ = header->clock == ClockKind::tsc && may_read_counter() ? ClockKind::tsc : ClockKind::monotonic;
     header_ = header;
     return 0;
 }

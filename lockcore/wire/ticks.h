@@ -29,12 +29,20 @@ inline std::uint64_t clock_ns(clockid_t clock) noexcept {
     return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-inline ClockKind detect_clock() noexcept {
+// Enough to ask where somebody found out, in this boot, that the counter is invariant: CPUID leaves a virtual machine,
+// which takes 10 us and more each time.
+inline bool may_read_counter() noexcept {
 #if defined(__x86_64__)
     int allowed = 0;
-    if (raw_syscall(SYS_prctl, PR_GET_TSC, &allowed, 0, 0, 0) == 0 && allowed != PR_TSC_ENABLE) {
-        return ClockKind::monotonic;
-    }
+    return raw_syscall(SYS_prctl, PR_GET_TSC, &allowed, 0, 0, 0) != 0 || allowed == PR_TSC_ENABLE;
+#else
+    return false;
+#endif
+}
+
+inline ClockKind detect_clock() noexcept {
+#if defined(__x86_64__)
+    if (!may_read_counter()) return ClockKind::monotonic;
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     constexpr unsigned kInvariantTsc = 1u << 8;  // CPUID 8000_0007h EDX, AMD APM vol. 3 and Intel SDM vol. 2
     if (__get_cpuid(0x80000007u, &eax, &ebx, &ecx, &edx) != 0 && (edx & kInvariantTsc) != 0) return ClockKind::tsc;

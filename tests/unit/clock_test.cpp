@@ -176,8 +176,8 @@ TEST(SpoolClock, BringsAnotherClocksChunksOntoItsOwn) {
 
 TEST(SpoolClock, AgreesWithTheMachinesOwnClocks) {
     for (const ClockKind kind : {ClockKind::tsc, ClockKind::monotonic}) {
+        if (kind == ClockKind::tsc && wire::detect_clock() != kind) continue;  // no invariant counter here
         const auto first = calibrate_now(kind);
-        if (!first) continue;  // no invariant counter here
         SpoolClock clock(kind, *first);
         std::optional<Calibration> last = calibrate_now(kind);
         while (last->monotonic_ns - first->monotonic_ns < 20'000'000) last = calibrate_now(kind);
