@@ -206,6 +206,7 @@ class StreamCursor {
     bool finish_record(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot, SpoolRecord &record);
     bool still_to_come(std::uint32_t sequence);
     bool is_last(const SpoolReader &reader, const SpoolStream &stream);
+    bool still_caught_up(const SpoolReader &reader, const SpoolChunk &chunk) const;
     Found find_committed(SpoolReader &reader, const SpoolChunk &chunk, bool last_chunk);
     void read_payload(SpoolReader &reader, const SpoolChunk &chunk, std::uint64_t bytes, std::string &payload);
 

@@ -148,6 +148,20 @@ StreamCursor::Found StreamCursor::find_committed(SpoolReader &reader, const Spoo
     return gone_ ? Found::overwritten : Found::nothing;
 }
 
+// Whether a look at the next slots alone shows that there is nothing more. A thread that writes claims its slots in
+// order; what a signal handler wrote behind a gap of many slots is found by the full look, some looks later.
+bool StreamCursor::still_caught_up(const SpoolReader &reader, const SpoolChunk &chunk) const {
+    constexpr std::uint64_t kFullLook = 8;  // one look in so many
+    constexpr std::uint32_t kSlots = 2;
+    const bool was = caught_up_at_ != 0 && caught_up_at_ + 1 == reader.polls();
+    if (!was || !reader.following() || reader.ring_bytes() != 0 || (reader.polls() + stream_) % kFullLook == 0)
+        return false;
+    unsigned char slots[kSlots * wire::kSlotBytes];
+    const std::size_t want = std::min<std::size_t>(kSlots, chunk.bytes / wire::kSlotBytes - slot_) * wire::kSlotBytes;
+    const std::uint64_t offset = chunk.offset + std::uint64_t{slot_} * wire::kSlotBytes;
+    return reader.read_at(offset, slots, want) == want && !anything_committed(slots, want);
+}
+
 // Steps over a slot; text in it belongs to a record that is still to come.
 void StreamCursor::pass(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot) {
     constexpr std::size_t kMostPassed = 32;
@@ -254,7 +268,11 @@ bool StreamCursor::next(SpoolReader &reader, SpoolRecord &record) {
     for (;;) {
         const SpoolChunk *chunk = begun_ ? present(stream) : nullptr;
         const bool last_chunk = chunk != nullptr && is_last(reader, stream);
-        const Found found = chunk == nullptr ? Found::overwritten : find_committed(reader, *chunk, last_chunk);
+        Found found = Found::overwritten;
+        if (chunk != nullptr) {
+            const bool nothing = last_chunk && still_caught_up(reader, *chunk);
+            found = nothing ? Found::nothing : find_committed(reader, *chunk, last_chunk);
+        }
         if (found == Found::overwritten && begun_ && (chunk != nullptr || caught_up_at_ + 1 < reader.polls())) {
             reader.overwritten_ = true;
         }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -271,6 +272,37 @@ TEST_F(SlotBySlot, WhatIsOvertakenInAFullChunkComesToo) {
     writer_.publish(outer, State::complete);
     EXPECT_EQ(look(), Found{1});
     EXPECT_EQ(reader_->damage().torn, 0U);
+}
+
+// Most looks at a stream in which nothing happens are at its next slots alone.
+TEST_F(SlotBySlot, BehindALongGapNothingIsLost) {
+    EXPECT_EQ(look(), Found{});
+    EXPECT_EQ(look(), Found{});
+    claim(1, 20);  // a path; a signal handler comes before any of it is written, and blocks
+    writer_.publish(claim(2), State::pending);
+    Found found;
+    for (int looks = 0; found.empty(); ++looks) {
+        ASSERT_LT(looks, 10);
+        found = look();
+    }
+    EXPECT_EQ(found, Found{2});
+}
+
+TEST_F(SlotBySlot, ALookAtAStreamInWhichNothingHappensReadsLittle) {
+    const auto bytes_read = [] {
+        std::ifstream io("/proc/self/io");
+        std::string label;
+        std::uint64_t bytes = 0;
+        return io >> label >> bytes && label == "rchar:" ? bytes : 0;
+    };
+    if (bytes_read() == 0) GTEST_SKIP() << "this kernel does not count what a process reads";
+    writer_.publish(claim(1), State::complete);
+    EXPECT_EQ(look(), Found{1});
+    EXPECT_EQ(look(), Found{});
+    constexpr std::uint64_t kLooks = 64;
+    const std::uint64_t before = bytes_read();
+    for (std::uint64_t i = 0; i < kLooks; ++i) EXPECT_EQ(look(), Found{});
+    EXPECT_LT((bytes_read() - before) / kLooks, wire::kPageBytes / 4);
 }
 
 TEST_F(SlotBySlot, NothingIsWaitedForOnceNobodyWrites) {
