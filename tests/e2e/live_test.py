@@ -45,10 +45,20 @@ class Live(TracedTest):
             os.set_blocking(stage.program.stderr.fileno(), False)
         while b"\n" not in stage.said_so_far:
             if not select.select([stage.program.stderr], [], [], PATIENCE_S)[0]:
-                raise AssertionError("nothing is told")
-            stage.said_so_far += os.read(stage.program.stderr.fileno(), 65536)
+                raise AssertionError(f"nothing is told, and this is known:\n{self.seen_from_outside(stage)}")
+            said = os.read(stage.program.stderr.fileno(), 65536)
+            if not said:
+                raise AssertionError("the run ended instead of telling")
+            stage.said_so_far += said
         line, _, stage.said_so_far = stage.said_so_far.partition(b"\n")
         return line.decode()
+
+    def seen_from_outside(self, stage):
+        """What others make of the recording, and what the supervisor's threads do."""
+        seen = [self.planloop("dev", "locks", "--session", self.session, how).stdout for how in ("--summary", "--waiting")]
+        for thread in Path(f"/proc/{stage.program.pid}/task").iterdir():
+            seen += [f"{thread.name}: {(thread / name).read_text().strip()}" for name in ("wchan", "schedstat")]
+        return "\n".join(seen)
 
     def rest(self, stage):
         os.set_blocking(stage.program.stderr.fileno(), True)
