@@ -84,24 +84,12 @@ int hook_close(int fd) {
     return real<symbol>()(fd);
 }
 
-// A return more than the program's own costs 10 ns behind a system call, 1.07 of a dup: the kernel leaves the
-// processor's predictor of returns filled with its own. So where the next dup is libc's, which does no more, the call
-// is made here, and a copy that there is little to note about ends in a jump, see hook_dup2().
 int call_dup(int fd) {
-    enum Way : unsigned char { unknown, libcs, anothers };
-    static std::atomic<Way> way{unknown};
-    Way known = way.load(std::memory_order_relaxed);
-    if (__builtin_expect(known == unknown, 0)) {
-        known = is_libcs(Symbol::dup) ? libcs : anothers;
-        way.store(known, std::memory_order_relaxed);
-    }
-    if (__builtin_expect(known == anothers, 0)) return real<Symbol::dup>()(fd);
-    const long copy = wire::raw_syscall6(SYS_dup, fd, 0, 0, 0, 0, 0);  // the program's call, none of our own
-    if (__builtin_expect(copy >= 0, 1)) return static_cast<int>(copy);
-    errno = static_cast<int>(-copy);
-    return -1;
+    if (__builtin_expect(!may_stand_in<Symbol::dup>(), 0)) return real<Symbol::dup>()(fd);
+    return libcs_result(wire::raw_syscall6(SYS_dup, fd, 0, 0, 0, 0, 0));
 }
 
+// A copy that there is little to note about ends in a jump.
 template <Symbol symbol, class... Flags>
 int hook_dup2(int fd, int copy, Flags... flags) {
     const auto is_ours_alone = [](int number) {

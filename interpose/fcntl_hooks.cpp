@@ -1,6 +1,5 @@
 // fcntl(2): POSIX record locks, which belong to the process, and open-file-description (OFD) locks. Also F_DUPFD.
 #include <fcntl.h>
-#include <stdarg.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -66,10 +65,9 @@ bool make_absolute(int fd, const struct flock &lock, LockCall &call) noexcept {
 
 bool describe_fcntl(int fd, int command, const struct flock *from, void *caller, LockCall &call) noexcept {
     const bool ofd = command == F_OFD_SETLK || command == F_OFD_SETLKW;
-    const bool blocking = command == F_SETLKW || command == F_OFD_SETLKW;
     call = {ofd ? wire::Family::ofd : wire::Family::posix,
             wire::Mode::none,
-            static_cast<std::uint8_t>(blocking ? wire::kBlocking : 0),
+            static_cast<std::uint8_t>(waits(command) ? wire::kBlocking : 0),
             fd,
             0,
             0,
@@ -114,17 +112,30 @@ void abandon_pending(void *) noexcept {
 
 namespace {
 
+using Fcntl = SymbolType<Symbol::fcntl>::Function;
+
+// Of all three names, which end in a jump to here. What does not wait is no cancellation point.
+__attribute__((noinline)) int lock_by_fcntl(int fd, int command, void *argument, void *caller, Fcntl *real_function,
+                                            bool stand_in) {
+    LockCall call;
+    const bool unlock = describe_fcntl(fd, command, static_cast<const struct flock *>(argument), caller, call);
+    const auto real_call = [=] {
+        if (stand_in && !waits(command)) return libcs_result(wire::raw_syscall(SYS_fcntl, fd, command, argument));
+        return real_function(fd, command, argument);
+    };
+    return record_cancellable(call, unlock, real_call);
+}
+
 template <Symbol symbol>
-int hook_fcntl(int fd, int command, void *argument, void *caller) {
-    const auto real_call = [=] { return real<symbol>()(fd, command, argument); };
+__attribute__((always_inline)) inline int hook_fcntl(int fd, int command, void *argument, void *caller) {
+    Fcntl *const real_function = real<symbol>();
     if (is_lock_command(command) && may_record()) {
-        LockCall call;
-        const bool unlock = describe_fcntl(fd, command, static_cast<const struct flock *>(argument), caller, call);
-        return record_cancellable(call, unlock, real_call);
+        return lock_by_fcntl(fd, command, argument, caller, real_function, may_stand_in<symbol>());
     }
-    const int result = real_call();
-    if ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) && result >= 0) note_duplicate(fd, result);
-    return result;
+    if (command != F_DUPFD && command != F_DUPFD_CLOEXEC) return real_function(fd, command, argument);
+    const int copy = real_function(fd, command, argument);
+    if (copy >= 0) note_duplicate(fd, copy);
+    return copy;
 }
 
 }  // namespace
@@ -133,15 +144,12 @@ int hook_fcntl(int fd, int command, void *argument, void *caller) {
 
 using namespace planloop::shim;
 
-// The third argument is a pointer, an int or missing; libc reads it as a pointer too.
-#define PLANLOOP_FCNTL(symbol)                                                                 \
-    extern "C" int planloop_##symbol(int fd, int command, ...) PLANLOOP_EXPORT(symbol);        \
-    int planloop_##symbol(int fd, int command, ...) {                                          \
-        va_list arguments;                                                                     \
-        va_start(arguments, command);                                                          \
-        void *argument = va_arg(arguments, void *);                                            \
-        va_end(arguments);                                                                     \
-        return hook_fcntl<Symbol::symbol>(fd, command, argument, __builtin_return_address(0)); \
+// The third argument is a pointer, an int or missing; libc reads it as a pointer too. It comes in the register in which
+// it would come were fcntl not variadic (psABI of x86-64, of AArch64).
+#define PLANLOOP_FCNTL(symbol)                                                                     \
+    extern "C" int planloop_##symbol(int fd, int command, void *argument) PLANLOOP_EXPORT(symbol); \
+    int planloop_##symbol(int fd, int command, void *argument) {                                   \
+        return hook_fcntl<Symbol::symbol>(fd, command, argument, __builtin_return_address(0));     \
     }
 PLANLOOP_FCNTL(fcntl)
 PLANLOOP_FCNTL(fcntl64)

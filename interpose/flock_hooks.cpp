@@ -29,11 +29,15 @@ bool describe_flock(int fd, int operation, void *caller, LockCall &call) noexcep
 }  // namespace planloop::shim
 
 using namespace planloop::shim;
+namespace wire = planloop::wire;
 
 extern "C" int planloop_flock(int fd, int operation) PLANLOOP_EXPORT(flock);
 int planloop_flock(int fd, int operation) {
     LockCall call;
     const bool unlock = describe_flock(fd, operation, __builtin_return_address(0), call);
-    const auto real_call = [=] { return real<Symbol::flock>()(fd, operation); };
+    const auto real_call = [=] {
+        if (__builtin_expect(!may_stand_in<Symbol::flock>(), 0)) return real<Symbol::flock>()(fd, operation);
+        return libcs_result(wire::raw_syscall6(SYS_flock, fd, operation, 0, 0, 0, 0));
+    };
     return unlock ? record_release(call, real_call) : record_acquire(call, real_call);
 }

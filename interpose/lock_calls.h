@@ -12,6 +12,11 @@
 
 #include "interpose/recording.h"
 
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+#include <sys/single_threaded.h>
+#pragma weak __libc_single_threaded  // so that the program starts where it is missing
+#endif
+
 namespace planloop::shim {
 
 bool describe_flock(int fd, int operation, void *caller, LockCall &call) noexcept;
@@ -20,6 +25,9 @@ bool describe_flock(int fd, int operation, void *caller, LockCall &call) noexcep
 constexpr bool is_lock_command(int command) noexcept {
     return command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK || command == F_OFD_SETLKW;
 }
+constexpr bool waits(int command) noexcept {
+    return command == F_SETLKW || command == F_OFD_SETLKW;
+}
 bool describe_fcntl(int fd, int command, const struct flock *lock, void *caller, LockCall &call) noexcept;
 
 // Handlers for a thread that is cancelled inside a call: of one that waits, and of an unlock that then released
@@ -27,9 +35,9 @@ bool describe_fcntl(int fd, int command, const struct flock *lock, void *caller,
 void abandon_pending(void *) noexcept;
 void take_back_release(void *) noexcept;
 
-// The same for a call that is a cancellation point while it waits: fcntl's lock commands and lockf.
+// With what is to be done should the thread be cancelled in the call.
 template <class Real>
-auto record_cancellable(const LockCall &call, bool unlock, Real real_call) {
+__attribute__((noinline)) auto record_guarded(const LockCall &call, bool unlock, Real real_call) {
     const auto guarded = [&](void (*on_cancel)(void *)) {
         decltype(real_call()) result;
         pthread_cleanup_push(on_cancel, nullptr);
@@ -39,6 +47,23 @@ auto record_cancellable(const LockCall &call, bool unlock, Real real_call) {
     };
     if (unlock) return record_release(call, [&] { return guarded(take_back_release); });
     return record_acquire(call, [&] { return guarded(abandon_pending); });
+}
+
+// Whether this process has one thread, and so nobody who might cancel it.
+inline bool is_lone_thread() noexcept {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 32)
+    return &__libc_single_threaded != nullptr && __libc_single_threaded != 0;
+#else
+    return false;
+#endif
+}
+
+// The same for a call that is a cancellation point while it waits: fcntl's lock commands and lockf. Being ready for
+// that (a setjmp) costs 30 ns, so a lone thread is not: had it cancelled itself, its process would end with it.
+template <class Real>
+__attribute__((always_inline)) inline auto record_cancellable(const LockCall &call, bool unlock, Real real_call) {
+    if (is_lone_thread()) return unlock ? record_release(call, real_call) : record_acquire(call, real_call);
+    return record_guarded(call, unlock, real_call);
 }
 
 }  // namespace planloop::shim

@@ -9,9 +9,10 @@ namespace planloop::shim {
 
 namespace {
 
-template <Symbol symbol>
-int hook_lockf(int fd, int command, off_t length, void *caller) {
-    const auto real_call = [=] { return real<symbol>()(fd, command, length); };
+using Lockf = SymbolType<Symbol::lockf>::Function;
+
+int hook_lockf(int fd, int command, off_t length, void *caller, Lockf *real_function) {
+    const auto real_call = [=] { return real_function(fd, command, length); };
     if (command == F_TEST || !may_record()) return real_call();
     struct flock lock {};
     lock.l_type = command == F_ULOCK ? F_UNLCK : F_WRLCK;
@@ -34,10 +35,10 @@ using namespace planloop::shim;
 
 extern "C" int planloop_lockf(int fd, int command, off_t length) PLANLOOP_EXPORT(lockf);
 int planloop_lockf(int fd, int command, off_t length) {
-    return hook_lockf<Symbol::lockf>(fd, command, length, __builtin_return_address(0));
+    return hook_lockf(fd, command, length, __builtin_return_address(0), real<Symbol::lockf>());
 }
 
 extern "C" int planloop_lockf64(int fd, int command, off_t length) PLANLOOP_EXPORT(lockf64);
 int planloop_lockf64(int fd, int command, off_t length) {
-    return hook_lockf<Symbol::lockf64>(fd, command, length, __builtin_return_address(0));
+    return hook_lockf(fd, command, length, __builtin_return_address(0), real<Symbol::lockf64>());
 }

@@ -69,7 +69,10 @@ inline void close_abandoned(Thread &me, std::uintptr_t frame, std::uint64_t now)
 // After success: what the record alone cannot tell.
 inline void note_acquired(Thread &me, const LockCall &call, Identity identity) noexcept {
     if (call.family == wire::Family::posix) {
-        note_posix_lock(call.fd, identity.file);
+        const Descriptor *locked = find_descriptor(call.fd);
+        if (locked != nullptr && locked->posix_noted.load(std::memory_order_relaxed) == 0) {
+            note_posix_lock(call.fd, identity.file);
+        }
         return;
     }
     const Descriptor *descriptor = find_descriptor(call.fd);

@@ -36,4 +36,8 @@ wire::Record *claim_in_ring_slowly(Thread &me, int fd, std::uint32_t file) noexc
     return nullptr;
 }
 
+wire::Record *claim_elsewhere(Thread &me, wire::Record *slot) noexcept {
+    return me.stream.claim_elsewhere(slot, process.spool, me.who(process));
+}
+
 }  // namespace planloop::shim

@@ -15,13 +15,17 @@ void introduce_in_chunk(Thread &me) noexcept;
 
 // A slot for a lock call on `fd`, whose file is `file`, in a chunk in which both are introduced; nullptr: dropped.
 wire::Record *claim_in_ring_slowly(Thread &me, int fd, std::uint32_t file) noexcept;
+// In a new chunk: see StreamWriter::claim_elsewhere().
+wire::Record *claim_elsewhere(Thread &me, wire::Record *slot) noexcept;
 
 // The same, in whatever spool.
-inline wire::Record *claim_for_call(Thread &me, int fd, std::uint32_t file) noexcept {
-    if (!process.spool.is_ring()) return me.stream.claim(process.spool, me.who(process));
-    const bool introduced = me.ring_files[file % kRingFiles] == file && me.stream.chunk_number() == me.ring_chunk;
-    if (__builtin_expect(!introduced || !me.stream.has_room(1), 0)) return claim_in_ring_slowly(me, fd, file);
-    return me.stream.claim(process.spool, me.who(process));
+__attribute__((always_inline)) inline wire::Record *claim_for_call(Thread &me, int fd, std::uint32_t file) noexcept {
+    if (__builtin_expect(process.spool.is_ring(), 0)) {
+        const bool introduced = me.ring_files[file % kRingFiles] == file && me.stream.chunk_number() == me.ring_chunk;
+        if (__builtin_expect(!introduced || !me.stream.has_room(1), 0)) return claim_in_ring_slowly(me, fd, file);
+    }
+    wire::Record *slot = nullptr;
+    return me.stream.claim_here(slot) ? slot : claim_elsewhere(me, slot);
 }
 
 }  // namespace planloop::shim

@@ -31,17 +31,20 @@ struct TextPiece {
 struct StreamWriter {
     // `count` adjoining slots, zero but for the first one's commit word; nullptr: dropped and counted.
     Record *claim(SpoolWriter &spool, const WriterIdentity &who, std::size_t count = 1) noexcept {
-        for (int attempt = 0; attempt < 3; ++attempt) {
-            const Chunk before = chunk();
-            Record *slot = advance(count);
-            if (__builtin_expect(before.holds(slot, count), 1)) return mark(slot, before.salt);
-            const Chunk now = chunk();  // a signal handler may have begun it just before the slot was taken
-            if (now.holds(slot, count)) return mark(slot, now.salt);
-            if (!begin_chunk(spool, who, count)) return nullptr;
-        }
-        spool.count_drop(Drop::reentered);
-        return nullptr;
+        Record *slot = nullptr;
+        return claim_here(slot, count) ? slot : claim_elsewhere(slot, spool, who, count);
     }
+    // The two halves of it: in the present chunk, else, when that is full, in a new one. In between `slot` is what was
+    // taken.
+    bool claim_here(Record *&slot, std::size_t count = 1) noexcept {
+        const Chunk present = chunk();
+        slot = advance(count);
+        if (__builtin_expect(!present.holds(slot, count), 0)) return false;
+        mark(slot, present.salt);
+        return true;
+    }
+    Record *claim_elsewhere(Record *slot, SpoolWriter &spool, const WriterIdentity &who,
+                            std::size_t count = 1) noexcept;
 
     // A record with text behind it, everything filled but the record's own fields; its `end` tells the text's length.
     Record *claim_with_text(SpoolWriter &spool, const WriterIdentity &who, const TextPiece *pieces,
@@ -78,7 +81,11 @@ struct StreamWriter {
         std::uint32_t salt;
 
         bool holds(const Record *slot, std::size_t count) const noexcept {
-            return first != nullptr && slot >= first && slot + count <= end;
+            // Unsigned, so that what lies before the chunk is far behind its end. Without a chunk all is 0.
+            const auto begin = reinterpret_cast<std::uintptr_t>(first);
+            const auto bytes = reinterpret_cast<std::uintptr_t>(end) - begin;
+            const auto at = reinterpret_cast<std::uintptr_t>(slot) - begin;
+            return at < bytes && bytes - at >= count * kSlotBytes;
         }
     };
 
@@ -96,9 +103,8 @@ struct StreamWriter {
 
     // The salt goes into the slot at once, under a state that no reader takes for a record: by the time the record is
     // published, a signal handler may have moved this stream to a chunk with another salt.
-    static Record *mark(Record *slot, std::uint32_t salt) noexcept {
+    static void mark(Record *slot, std::uint32_t salt) noexcept {
         slot->commit.store(commit_word(salt, State::empty), std::memory_order_relaxed);
-        return slot;
     }
 
     // One instruction, so that a signal handler on this thread cannot be given the same slot; no bus lock, since no
@@ -127,6 +133,22 @@ struct StreamWriter {
     Record *kept_[kMostKept] = {};  // first slots of chunks in which a record was unfinished when they were full
     std::size_t kept_count_ = 0;
 };
+
+__attribute__((noinline)) inline Record *StreamWriter::claim_elsewhere(Record *slot, SpoolWriter &spool,
+                                                                       const WriterIdentity &who,
+                                                                       std::size_t count) noexcept {
+    for (int attempt = 0; attempt < 3; ++attempt) {
+        const Chunk now = chunk();  // a signal handler may have begun it just before the slot was taken
+        if (now.holds(slot, count)) {
+            mark(slot, now.salt);
+            return slot;
+        }
+        if (!begin_chunk(spool, who, count)) return nullptr;
+        if (claim_here(slot, count)) return slot;
+    }
+    spool.count_drop(Drop::reentered);
+    return nullptr;
+}
 
 inline Record *StreamWriter::claim_with_text(SpoolWriter &spool, const WriterIdentity &who, const TextPiece *pieces,
                                              std::size_t count) noexcept {

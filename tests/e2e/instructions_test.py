@@ -1,7 +1,8 @@
 """What the record path costs in instructions, which no other load of the machine changes: it must not grow unnoticed.
 
 Counted by valgrind's callgrind for the library alone, in lock_pairs, for one lock and unlock pair: the difference of two
-runs of different lengths. A figure belongs to a compiler: with one that is not in the table the
+runs of different lengths. Of a copy without debug information: with it callgrind books code that was inlined from a
+header under that header, not under the library. A figure belongs to a compiler: with one that is not in the table the
 figure is printed and the test is skipped, aloud. Under valgrind no two calls are close enough in time for a descriptor to
 be trusted unasked, so each acquisition here pays for that question too.
 """
@@ -15,7 +16,7 @@ from harness import PROGRAMS, SHIM, TracedTest
 
 # Instructions of the library for one pair, by compiler; the growth that is let pass.
 FIGURES = {
-    "g++ 12": {"append": 163, "ring": 190},
+    "g++ 12": {"append": 511, "ring": 636},
 }
 MOST_GROWTH = 1.10
 SHORT, LONG = 3000, 9000
@@ -29,10 +30,15 @@ def compiler():
 
 @unittest.skipUnless(shutil.which("valgrind"), "valgrind is not installed: the instructions of the record path are not counted")
 class RecordPath(TracedTest):
+    def setUp(self):
+        super().setUp()
+        self.shim = self.folder / "libplanloop_preload.so"
+        subprocess.run(["objcopy", "--strip-debug", SHIM, self.shim], check=True)
+
     def instructions(self, pairs, **variables):
         out = self.folder / f"callgrind.{pairs}"
         session = f"{self.session}-{pairs}"
-        environment = {**self.environment, "LD_PRELOAD": SHIM, "PLANLOOP_SESSION": session, **variables}
+        environment = {**self.environment, "LD_PRELOAD": str(self.shim), "PLANLOOP_SESSION": session, **variables}
         run = self.run_program(
             ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}", PROGRAMS / "lock_pairs", self.file(),
              pairs], env=environment)
