@@ -111,7 +111,7 @@ void Culprits::follow(Index next, Index via, std::int64_t ns) {
                                  // the one that the origin waits for
         const std::uint32_t entered = request.on_path - 1;
         const Index first = path_.size() > 1 ? path_[1].via : via;
-        charge(culprit_of(entered == 0 ? first : path_[entered].via), ns);
+        parts_.push_back({entered == 0 ? first : path_[entered].via, kNone, ns});
         return;
     }
     path_.push_back({next, via});
@@ -122,31 +122,52 @@ void Culprits::follow(Index next, Index via, std::int64_t ns) {
 }
 
 void Culprits::pass_to(Index index, std::int64_t ns) {
+    if (++steps_ > kMostSteps) return;
     std::vector<Index> stopped;
-    if (++steps_ <= kMostSteps) stopped_behind(model_.holds[index], stopped);
+    stopped_behind(model_.holds[index], stopped);
     if (stopped.empty()) {
-        charge(culprit_of(index), ns);
+        parts_.push_back({index, kNone, ns});
         return;
     }
     const auto parts = static_cast<std::int64_t>(stopped.size());
-    for (std::int64_t i = 0; i < parts; ++i) {
-        const std::int64_t part = ns / parts + (i < ns % parts ? 1 : 0);
-        if (part > 0) follow(stopped[static_cast<std::size_t>(i)], index, part);
-    }
+    for (std::int64_t i = 0; i < parts; ++i)
+        follow(stopped[static_cast<std::size_t>(i)], index, ns / parts + (i < ns % parts ? 1 : 0));
 }
 
+// Goes also where no nanosecond is left to be passed on: how far it is must not depend on that.
 void Culprits::pass(Index index, std::int64_t ns) {
     const Request &request = model_.as_waiter(model_.requests[index]);
     const auto parts = static_cast<std::int64_t>(request.blockers);
     for (std::int64_t i = 0; i < parts; ++i) {
         const std::int64_t part = ns / parts + (i < ns % parts ? 1 : 0);
-        if (part == 0) return;
         const Blame &blame = request.blame[static_cast<std::size_t>(i)];
-        if (blame.hold == kNone) {
-            if (blame.culprit != kNone) charge(blame.culprit, part);
-            continue;
+        if (blame.hold != kNone)
+            pass_to(blame.hold, part);
+        else if (blame.culprit != kNone)
+            parts_.push_back({kNone, blame.culprit, part});
+    }
+}
+
+// Among those that stand in the way of the origin, and whoever these wait for.
+void Culprits::divide(Index origin, std::int64_t ns) {
+    parts_.clear();
+    steps_ = 0;
+    path_.assign(1, {origin, kNone});
+    model_.requests[origin].on_path = 1;
+    pass(origin, ns);
+    model_.requests[origin].on_path = 0;
+    if (steps_ > kMostSteps) {
+        parts_.clear();
+        const Request &request = model_.requests[origin];
+        const auto parts = static_cast<std::int64_t>(request.blockers);
+        for (std::int64_t i = 0; i < parts; ++i) {
+            const Blame &blame = request.blame[static_cast<std::size_t>(i)];
+            parts_.push_back({blame.hold, blame.culprit, ns / parts + (i < ns % parts ? 1 : 0)});
         }
-        pass_to(blame.hold, part);
+    }
+    for (const Part &part : parts_) {
+        const Index culprit = part.hold != kNone ? culprit_of(part.hold) : part.culprit;
+        if (part.ns > 0 && culprit != kNone) charge(culprit, part.ns);
     }
 }
 
@@ -167,52 +188,67 @@ bool Culprits::next_of(Index index, Index &next, Index &via) const {
 // next one that comes along need not follow it again.
 void Culprits::resolve(Index index) {
     chain_.clear();
-    Request::Ends ends = Request::Ends::in_branches;
+    Request::Ends ends = Request::Ends::at_culprit;
     Index ends_at = kNone;
+    std::uint32_t after = 0;  // how far what follows the chain goes on
     for (Index at = index;;) {
         Request &request = model_.requests[at];
         chain_.push_back(at);
         request.on_path = static_cast<std::uint32_t>(chain_.size());
         Index next = kNone, via = kNone;
-        if (!next_of(at, next, via)) break;
+        if (!next_of(at, next, via)) {
+            ends = Request::Ends::in_branches;
+            break;
+        }
         if (next == kNone) {
-            ends = Request::Ends::at_culprit;
-            ends_at = culprit_of(via);
+            ends_at = via;
             break;
         }
         const Request &following = model_.requests[next];
         if (following.on_path != 0) {
-            while (chain_.size() >= following.on_path) {
-                Request &member = model_.requests[chain_.back()];
-                member.ends = Request::Ends::in_circle;
-                member.ends_epoch = epoch_;
-                const bool last = &member == &following;
-                member.on_path = 0;
-                chain_.pop_back();
-                if (last) break;
-            }
+            close_circle(following.on_path - 1, after);
             if (chain_.empty()) return;
-            via = model_.as_waiter(model_.requests[chain_.back()]).blame[0].hold;
-            ends = Request::Ends::at_culprit;
-            ends_at = culprit_of(via);
+            ends_at = model_.as_waiter(model_.requests[chain_.back()]).blame[0].hold;
             break;
         }
         if (following.ends_epoch == epoch_) {
+            after = following.ends_after;
             ends = following.ends;
             ends_at = following.ends_at;
-            if (ends != Request::Ends::in_circle) break;
+            if (ends != Request::Ends::at_first) break;
             ends = Request::Ends::at_culprit;
-            ends_at = culprit_of(via);
+            ends_at = via;
+            break;
+        }
+        if (chain_.size() == std::size_t{2} * kMostSteps) {
+            after = kMostSteps;
+            for (; chain_.size() > kMostSteps; chain_.pop_back()) model_.requests[chain_.back()].on_path = 0;
             break;
         }
         at = next;
     }
-    for (const Index one : chain_) {
-        Request &request = model_.requests[one];
+    for (; !chain_.empty(); chain_.pop_back()) {
+        Request &request = model_.requests[chain_.back()];
         request.on_path = 0;
-        request.ends = ends;
-        request.ends_at = ends_at;
-        request.ends_epoch = epoch_;
+        after = std::min(after + 1, kMostSteps + 1);
+        note_end(request, after > kMostSteps ? Request::Ends::at_first : ends, ends_at, after);
+    }
+}
+
+void Culprits::note_end(Request &request, Request::Ends ends, Index ends_at, std::uint32_t after) const {
+    request.ends = ends;
+    request.ends_at = ends_at;
+    request.ends_after = after;
+    request.ends_epoch = epoch_;
+}
+
+// Takes off the chain what is in the circle that begins at this place of it.
+void Culprits::close_circle(std::size_t begin, std::uint32_t &length) {
+    length = static_cast<std::uint32_t>(chain_.size() - begin);
+    for (; chain_.size() > begin; chain_.pop_back()) {
+        Request &member = model_.requests[chain_.back()];
+        member.on_path = 0;
+        note_end(member, Request::Ends::at_first, kNone, length);
     }
 }
 
@@ -251,15 +287,11 @@ void Culprits::settle(Index index) {
     origin_ = &request;
     if (request.ends_epoch != epoch_) resolve(index);
     if (request.ends == Request::Ends::at_culprit) {
-        charge(request.ends_at, ns);
-    } else if (request.ends == Request::Ends::in_circle) {
+        charge(culprit_of(request.ends_at), ns);
+    } else if (request.ends == Request::Ends::at_first) {
         charge(culprit_of(request.blame[0].hold), ns);
     } else {
-        steps_ = 0;
-        path_.assign(1, {index, kNone});
-        request.on_path = 1;
-        pass(index, ns);
-        request.on_path = 0;
+        divide(index, ns);
     }
     if (request.blockers == 1 && request.blame[0].hold != kNone)
         request.blame[0].culprit = culprit_of(request.blame[0].hold);
@@ -272,38 +304,38 @@ bool Culprits::settle_owned(const std::vector<Index> &owned) {
             Request &request = model_.requests[waiter];
             any = true;
             settle(waiter);
-            if (!request.bridge) continue;
-            Process &process = model_.table.process(request.process);
-            if (process.settled == epoch_) continue;
-            process.settled = epoch_;
-            to_settle_.push_back(request.process);
+            if (request.bridge && model_.table.process(request.process).settled != epoch_)
+                next_to_settle_.push_back(request.process);
         }
     }
     return any;
 }
 
+// Whoever is more than kMostSteps away is charged alike before and after.
 bool Culprits::settle_behind(Index start) {
     ++epoch_;
-    to_settle_.assign(1, start);
-    model_.table.process(start).settled = epoch_;
+    next_to_settle_.assign(1, start);
     bool any = false;
-    while (!to_settle_.empty()) {
-        const Index index = to_settle_.back();
-        to_settle_.pop_back();
-        const Process &process = model_.table.process(index);
-        bool found = settle_owned(process.owned);
-        for (const Index thread : process.threads) found |= settle_owned(model_.table.thread(thread).owned);
-        for (const Descriptor &descriptor : process.descriptors)
-            found |= settle_owned(model_.table.description(descriptor.description).owned);
-        any |= found;
-        const Index parent = process.parent_pid > 0 ? model_.table.find_pid(process.parent_pid) : kNone;
-        if (parent == kNone) continue;
-        Process &above = model_.table.process(parent);
-        const bool waits = std::any_of(above.threads.begin(), above.threads.end(),
-                                       [&](Index thread) { return model_.table.thread(thread).waits_for_child; });
-        if (!waits || above.settled == epoch_) continue;
-        above.settled = epoch_;
-        to_settle_.push_back(parent);
+    for (std::uint32_t steps = 0; steps < kMostSteps && !next_to_settle_.empty(); ++steps) {
+        to_settle_.clear();
+        to_settle_.swap(next_to_settle_);
+        while (!to_settle_.empty()) {
+            const Index index = to_settle_.back();
+            to_settle_.pop_back();
+            Process &process = model_.table.process(index);
+            if (std::exchange(process.settled, epoch_) == epoch_) continue;
+            any |= settle_owned(process.owned);
+            for (const Index thread : process.threads) any |= settle_owned(model_.table.thread(thread).owned);
+            for (const Descriptor &descriptor : process.descriptors)
+                any |= settle_owned(model_.table.description(descriptor.description).owned);
+            const Index parent = process.parent_pid > 0 ? model_.table.find_pid(process.parent_pid) : kNone;
+            if (parent == kNone) continue;
+            const std::vector<Index> &above = model_.table.process(parent).threads;
+            // A step for both: what is charged to the parent is passed on as the child passes it on.
+            if (std::any_of(above.begin(), above.end(),
+                            [&](Index thread) { return model_.table.thread(thread).waits_for_child; }))
+                to_settle_.push_back(parent);
+        }
     }
     return any;
 }

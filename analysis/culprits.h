@@ -8,8 +8,8 @@
 // child does.
 //
 // A circle has nobody to pass on to: the part of a wait that runs into one stays with the hold by which it came into
-// it, so in a deadlock each member is charged by the one that waits for it. The same where chains branch into more than
-// kMostSteps.
+// it, so in a deadlock each member is charged by the one that waits for it. Where there are more than kMostSteps to go,
+// in a long chain or along all branches of chains, none is gone: who stands directly in the way is charged.
 //
 // It is the thread that took a lock which is charged; once its process has let go of what others still hold, the first
 // of these. The time in which nobody stood in the way (from a release until the next one runs) is the hand-over's; a
@@ -20,7 +20,8 @@
 //
 // How: a request is settled (charged for the time since) before anything changes in whom it would be charged to. To
 // settle one too many changes nothing. Cost: a change of holds settles the waiters of that lock, all that are alike as
-// one (crowd.h), and those that wait for somebody among these. Memory: by process images and call sites that others
+// one (crowd.h), and those that wait for somebody among these, kMostSteps deep: so a ring of any size costs its size,
+// though each of its members may be what all the others wait for. Memory: by process images and call sites that others
 // waited for, and by open requests.
 //
 // Threads: externally synchronised.
@@ -41,7 +42,7 @@ namespace planloop::analysis {
 
 class Culprits {
   public:
-    static constexpr std::uint32_t kMostSteps = 256;  // of one settlement
+    static constexpr std::uint32_t kMostSteps = 256;  // from a wait to all that it is charged to
     static constexpr std::size_t kMostRows = 1'000;   // of a table; what is beyond is one row
 
     explicit Culprits(Model &model) : model_(model) {}
@@ -96,13 +97,21 @@ class Culprits {
         Index via;  // hold that led there
     };
 
+    struct Part {  // of a wait; of the hold's culprit, or of one that is known
+        Index hold, culprit;
+        std::int64_t ns;
+    };
+
     SiteKey site_key(const Entry &entry) const;
     Index culprit_of(Index hold);
     bool next_of(Index request, Index &next, Index &via) const;
     void resolve(Index request);
+    void note_end(Request &request, Request::Ends ends, Index ends_at, std::uint32_t after) const;
+    void close_circle(std::size_t begin, std::uint32_t &length);
     void pass(Index request, std::int64_t ns);
     void pass_to(Index hold, std::int64_t ns);
     void follow(Index next, Index via, std::int64_t ns);
+    void divide(Index origin, std::int64_t ns);
     static void add_charge(Request &request, Index culprit, std::int64_t ns);
     void charge(Index culprit, std::int64_t ns);
     void charge(Crowd &crowd, Index culprit, std::int64_t ns);
@@ -129,10 +138,12 @@ class Culprits {
 
     Request *origin_ = nullptr;  // being settled
     std::vector<Step> path_;
+    std::vector<Part> parts_;
     std::uint32_t steps_ = 0;
     std::uint32_t epoch_ = 0;  // between two changes of who waits for whom
     std::vector<Index> chain_;
-    std::vector<Index> to_settle_;  // processes
+    std::vector<Index> to_settle_,
+        next_to_settle_;  // processes: as far from the change as one another, and a step more
     std::vector<Index> bridges_in_crowds_;
 };
 

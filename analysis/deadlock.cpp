@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 
 #include "analysis/words.h"
@@ -16,6 +17,20 @@ template <class T>
 void add_unique(std::vector<T> &list, const T &value) {
     if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
 }
+
+// The same for what may be ten thousand: adds what it has not seen yet.
+template <class T>
+class Unique {
+  public:
+    explicit Unique(std::vector<T> &list) : list_(list) {}
+    void add(const T &value) {
+        if (seen_.insert(value).second) list_.push_back(value);
+    }
+
+  private:
+    std::vector<T> &list_;
+    std::set<T> seen_;
+};
 
 // In the order of the locks, each once.
 void add_hold(const Model &model, DeadlockMember &member, const Hold &hold) {
@@ -78,9 +93,11 @@ std::string ring_words(const Model &model, const Deadlock &deadlock) {
 std::string advice(const Model &model, const Deadlock &deadlock) {
     std::vector<std::string> names;
     std::vector<Index> locks;
+    Unique<std::string> each_name(names);
+    Unique<Index> each_lock(locks);
     for (const DeadlockMember &member : deadlock.members) {
-        add_unique(names, lock_words(model, member.waits_for));
-        add_unique(locks, member.waits_for);
+        each_name.add(lock_words(model, member.waits_for));
+        each_lock.add(member.waits_for);
     }
     if (deadlock.members.size() == 1) {
         const DeadlockMember &only = deadlock.members.front();
@@ -225,11 +242,12 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     finding.to_ns = deadlock.to_ns < 0 ? -1 : deadlock.to_ns - from_utc_ns;
     finding.resolved_by = deadlock.resolved_by;
 
+    Unique<std::string> locks(finding.locks);
     for (const DeadlockMember &member : members) {
         Participant participant = participant_of(model, member.image, member.pid, member.tid);
         for (const Index lock : member.holds) {
             participant.holds.push_back(model.locks[lock].id);
-            add_unique(finding.locks, model.locks[lock].id);
+            locks.add(model.locks[lock].id);
         }
         for (const std::uint32_t site : member.holds_from)
             participant.holds_from.push_back(model.source.call_site(site));
@@ -237,7 +255,7 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
         participant.times = deadlock.times;
         participant.asked_at = model.source.call_site(member.site);
         participant.waits_for = model.locks[member.waits_for].id;
-        add_unique(finding.locks, participant.waits_for);
+        locks.add(participant.waits_for);
         for (const std::size_t on : member.waits_on) add_unique(participant.waits_on, members[on].pid);
         finding.participants.push_back(std::move(participant));
     }
@@ -245,8 +263,8 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
         if (weakness.kind != Weakness::other_thread)
             finding.also_held_by.push_back({weakness.pid, model.source.process(weakness.image).name});
 
-    std::vector<std::int32_t> pids;
-    for (const DeadlockMember &member : members) add_unique(pids, member.pid);
+    std::set<std::int32_t> pids;
+    for (const DeadlockMember &member : members) pids.insert(member.pid);
     const char *what = pids.size() == members.size() ? "processes" : "threads";
     std::string &text = finding.summary;
     if (members.size() == 1)

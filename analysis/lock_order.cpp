@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 namespace planloop::analysis {
@@ -11,6 +12,8 @@ namespace {
 constexpr std::uint64_t kMostSteps = 2'000'000;
 constexpr std::size_t kMostCircles = 200;
 constexpr std::size_t kLengths[] = {2, 3, 4, 5, 6, 8, 16, 32, 64, 128};
+constexpr std::size_t kLong = 16;                // length from which it is worth looking first whether there is a way
+constexpr std::uint64_t kMostLooks = 4'000'000;  // for such ways
 
 class Search {
   public:
@@ -26,7 +29,7 @@ class Search {
         for (const std::size_t length : kLengths) {
             cut_off_ = false;
             for (std::size_t i = 0; i < all_.size() && circles_.complete; ++i) {
-                if (!alive_[i]) continue;
+                if (!alive_[i] || (length >= kLong && !may_return(i, length))) continue;
                 path_.assign(1, i);
                 extend(length);
             }
@@ -40,21 +43,58 @@ class Search {
   private:
     // Takes away, again and again, what wants a lock that nobody holds in a dependency, or holds one that nobody wants.
     void keep_what_can_be_on_a_circle() {
+        struct Domain {
+            std::vector<std::size_t> held_in, wanted_in;
+            std::size_t held = 0, wanted = 0;  // of these, those that are left
+        };
+        std::map<Index, Domain> domains;
+        for (std::size_t i = 0; i < all_.size(); ++i) {
+            domains[all_[i]->held.domain].held_in.push_back(i);
+            domains[all_[i]->wanted.domain].wanted_in.push_back(i);
+        }
+        std::vector<const Domain *> done;
+        for (auto &[index, domain] : domains) {
+            domain.held = domain.held_in.size();
+            domain.wanted = domain.wanted_in.size();
+            if (domain.held == 0 || domain.wanted == 0) done.push_back(&domain);
+        }
         alive_.assign(all_.size(), true);
-        for (bool changed = true; changed;) {
-            changed = false;
-            std::map<Index, std::pair<bool, bool>> seen;  // domain: held, wanted
-            for (std::size_t i = 0; i < all_.size(); ++i) {
-                if (!alive_[i]) continue;
-                seen[all_[i]->held.domain].first = true;
-                seen[all_[i]->wanted.domain].second = true;
-            }
-            for (std::size_t i = 0; i < all_.size(); ++i) {
-                if (!alive_[i] || (seen[all_[i]->held.domain].second && seen[all_[i]->wanted.domain].first)) continue;
-                alive_[i] = false;
-                changed = true;
+        while (!done.empty()) {
+            const Domain &one = *done.back();
+            done.pop_back();
+            for (const std::vector<std::size_t> *list : {&one.held_in, &one.wanted_in}) {
+                for (const std::size_t i : *list) {
+                    if (!alive_[i]) continue;
+                    alive_[i] = false;
+                    Domain &held = domains[all_[i]->held.domain], &wanted = domains[all_[i]->wanted.domain];
+                    if (--held.held == 0) done.push_back(&held);
+                    if (--wanted.wanted == 0) done.push_back(&wanted);
+                }
             }
         }
+    }
+
+    // Whether a path from the dependency back to it, of at most so many, is there at all, whoever may coincide: most
+    // long paths lead nowhere, and to go along each of them costs the square of its length.
+    bool may_return(std::size_t first, std::size_t length) {
+        std::vector<Index> frontier{all_[first]->wanted.domain}, further;
+        std::set<Index> seen(frontier.begin(), frontier.end());
+        for (std::size_t steps = 1; steps < length && !frontier.empty(); ++steps) {
+            for (const Index domain : frontier) {
+                const auto at = by_held_.find(domain);
+                if (at == by_held_.end()) continue;
+                for (const std::size_t next : at->second) {
+                    if (++looks_ > kMostLooks) return true;
+                    const Index wanted = all_[next]->wanted.domain;
+                    if (next > first && wanted == all_[first]->held.domain) return true;
+                    if (next > first && seen.insert(wanted).second) further.push_back(wanted);
+                }
+            }
+            frontier.swap(further);
+            further.clear();
+        }
+        cut_off_ = cut_off_ || !frontier.empty();
+        return false;
     }
 
     bool may_join(std::size_t next) const {
@@ -110,7 +150,7 @@ class Search {
     std::vector<std::size_t> path_;
     std::vector<std::vector<std::pair<Index, std::pair<std::uint64_t, std::uint64_t>>>> known_;
     Circles circles_;
-    std::uint64_t steps_ = 0;
+    std::uint64_t steps_ = 0, looks_ = 0;
     bool cut_off_ = false;
 };
 

@@ -112,9 +112,10 @@ struct Request {
     bool bridge = false;        // somebody may wait for its thread
     bool looked = false;        // it stopped before; counted in the lock's queue
     std::uint32_t on_path = 0;  // its place in the chain that is being followed, from 1
-    enum class Ends : std::uint8_t { at_culprit, in_circle, in_branches };
-    Ends ends{};            // where its chain does, found out in ends_epoch
-    Index ends_at = kNone;  // culprit
+    enum class Ends : std::uint8_t { at_culprit, at_first, in_branches };
+    Ends ends{};                   // where its chain does, found out in ends_epoch; at_first: with who is in its way
+    Index ends_at = kNone;         // hold
+    std::uint32_t ends_after = 0;  // so many requests, from this one on, or more than Culprits::kMostSteps
     std::uint32_t ends_epoch = 0;
     std::int64_t charged_to = 0;               // time up to which it was charged
     std::int64_t gap_ns = 0, kept_gap_ns = 0;  // nobody stood in its way

@@ -116,8 +116,6 @@ class Play {
             let_go(one, lock);
         } else {
             one.lock = 1 + random() % kind_.locks;
-            // Many readers that all want more branch beyond Culprits::kMostSteps, where the order of names decides.
-            if (kind_.shared && !one.holds.empty() && kind_.processes > 6) return;
             one.mode = kind_.shared && random() % 3 == 0 ? wire::Mode::shared : wire::Mode::exclusive;
             one.waits = scene_.request(one.who, target(one, one.lock, one.mode));
             if (is_free(one) && random() % 2 == 0) turn(one);
