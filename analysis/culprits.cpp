@@ -252,7 +252,15 @@ void Culprits::close_circle(std::size_t begin, std::uint32_t &length) {
     }
 }
 
+void Culprits::settle_for_good() {
+    ++epoch_;
+    for (Index lock = 0; lock < model_.locks.size(); ++lock)
+        for (const Index waiter : model_.locks.domain(model_.locks[lock].domain).waiters) settle(waiter);
+    settled_for_good_ = true;
+}
+
 void Culprits::before_change(Index index) {
+    if (settled_for_good_) return;
     ++epoch_;
     settle(index);
     if (model_.requests[index].bridge) settle_behind(model_.requests[index].process);

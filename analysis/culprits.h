@@ -52,6 +52,8 @@ class Culprits {
     void settle(Index request);
     // To be called before the request's blockers change.
     void before_change(Index request);
+    // All that wait, once and for all: the recording is over, and nothing changes any more.
+    void settle_for_good();
     // The same for all that wait, directly or not, for a lock that the process may have or that its waiting parent has;
     // true if there are any. To be called before it stops, goes on, or ends.
     bool settle_behind(Index process);
@@ -140,6 +142,7 @@ class Culprits {
     std::vector<Step> path_;
     std::vector<Part> parts_;
     std::uint32_t steps_ = 0;
+    bool settled_for_good_ = false;
     std::uint32_t epoch_ = 0;  // between two changes of who waits for whom
     std::vector<Index> chain_;
     std::vector<Index> to_settle_,

@@ -57,6 +57,7 @@ class Fanout : public Observer {
         paths_.event(event);
         passes_.event(event);
     }
+    void applied(const Event &event) override { passes_.applied(event); }
 
   private:
     const Model &model_;
@@ -135,6 +136,7 @@ bool anything_open(Model &model) {
 // What is open at the end counts up to it.
 void close_books(Model &model, Waits &waits, SiteStatistics &sites, Report &report) {
     const std::int64_t to = report.to_utc_ns;
+    waits.culprits().settle_for_good();
     for (std::size_t domain = 0, lock = 0; lock < model.locks.size(); ++lock) {
         domain = model.locks[static_cast<Index>(lock)].domain;
         // A range domain belongs to two locks; the first of them settles it.
