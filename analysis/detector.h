@@ -64,8 +64,9 @@ enum Hook : unsigned {
     kDecided = 128,
     kChildWait = 256,
     kRequested = 512,
+    kApplied = 1024,
 };
-inline constexpr std::size_t kHooks = 10;
+inline constexpr std::size_t kHooks = 11;
 
 class Observer {
   public:
@@ -84,7 +85,8 @@ class Observer {
     virtual void nothing_unlocked(Index /*lock*/, const Event & /*event*/) {}
     virtual void decided(std::uint64_t /*ticket*/, Reason /*reason*/, EndCertainty /*certainty*/) {}
     virtual void child_wait_begun(Index /*process*/) {}
-    virtual void event(const Event & /*event*/) {}  // each one that is no lock call, before it is applied
+    virtual void event(const Event & /*event*/) {}    // each one that is no lock call, before it is applied
+    virtual void applied(const Event & /*event*/) {}  // the same, after it
 };
 
 class Detector : public Observer {

@@ -19,6 +19,7 @@ void Ownership::apply(const Event &event) {
     model_.now_ns = event.t_ns;
     take_in(event);
     waits_.event_over();
+    if (!is_lock_call(event.kind)) observer_.applied(event);
 }
 
 void Ownership::take_in(const Event &event) {

@@ -23,7 +23,8 @@ std::unique_ptr<Detector> make_not_traced(const Model &model);
 namespace {
 
 constexpr Pass kPasses[] = {
-    {"deadlock", kBlocked | kRequestDone | kHoldEnded | kProcessEnded | kChildWait, make_deadlock},
+    {"deadlock", kBlocked | kRequestDone | kAcquired | kHoldEnded | kProcessEnded | kChildWait | kApplied,
+     make_deadlock},
     {"kernel_refused", kRequestDone, make_kernel_refused, true},
     {"killed_while_holding", kProcessEnded, make_killed_while_holding},
     {"unlock_without_lock", kNothingUnlocked, make_unlock_without_lock},
@@ -86,6 +87,9 @@ void Passes::child_wait_begun(Index process) {
 }
 void Passes::event(const Event &event) {
     each(kRawEvent, [&](Detector &detector) { detector.event(event); });
+}
+void Passes::applied(const Event &event) {
+    each(kApplied, [&](Detector &detector) { detector.applied(event); });
 }
 
 void Passes::finish(Report &report, const SourceNotes &notes) {

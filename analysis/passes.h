@@ -31,6 +31,7 @@ class Passes : public Observer {
     void decided(std::uint64_t ticket, Reason reason, EndCertainty certainty) override;
     void child_wait_begun(Index process) override;
     void event(const Event &event) override;
+    void applied(const Event &event) override;
     void finish(Report &report, const SourceNotes &notes);
 
   private:

@@ -1,4 +1,7 @@
-// Circular waits: found when the call that closes one begins, followed until something ends them.
+// Circular waits: found when the call that closes one begins, followed until something ends them. Others that close
+// one: a parent that begins to wait for its child, somebody who is found to share a lock, a signal handler that gets a
+// lock while the call that it interrupted waits. A circle that somebody could still open is looked at again when
+// somebody lets go of an open file or ends.
 //
 // What looks like a deadlock and dissolves because one of its members simply gets its lock, while nobody in it
 // failed or died, was none: it is dropped without a word. Whatever a running thread or sharer released was at most
@@ -35,6 +38,8 @@ class DeadlockDetector : public Detector {
     void hold_ended(Index hold, const HoldEnd &end) override;
     void process_ended(Index process, const ProcessEnd &end) override;
     void child_wait_begun(Index process) override;
+    void acquired(Index hold) override;
+    void applied(const Event &event) override;
     void finish(Report &report, const SourceNotes &notes) override;
 
   private:
@@ -48,6 +53,7 @@ class DeadlockDetector : public Detector {
         return nullptr;
     }
     void look_from(Index thread);
+    void look_at_process(Index process);
     void reopen(Deadlock &fresh);
     void track(Index deadlock);
     void untrack(Index deadlock);
@@ -288,19 +294,41 @@ void DeadlockDetector::process_ended(Index index, const ProcessEnd &end) {
     for (const Index at : explained) settle(at);
 }
 
-void DeadlockDetector::child_wait_begun(Index index) {
-    // A parent that holds on while it waits may close a circle, or make one certain.
-    before_change();
-    for (const Index at : tracked_) judge(deadlocks_[at]);
-    for (const Index thread : model().table.process(index).threads) {
+// Something about the process may have closed a circle that its threads, or those that they wait for, are in.
+void DeadlockDetector::look_at_process(Index process) {
+    const auto look = [&](Index thread) {
+        const Index request = model().blocked_request(thread);
+        if (request != kNone && by_stream_.find(model().requests[request].stream) == kNone) look_from(thread);
+    };
+    for (const Index thread : model().table.process(process).threads) {
+        look(thread);
         if (!model().table.thread(thread).waits_for_child) continue;
         std::vector<Index> awaited;
         graph_.awaited(thread, awaited);
-        for (const Index one : awaited) {
-            const Index request = model().blocked_request(one);
-            if (by_stream_.find(model().requests[request].stream) == kNone) look_from(one);
-        }
+        for (const Index one : awaited) look(one);
     }
+}
+
+void DeadlockDetector::child_wait_begun(Index process) {
+    // A parent that holds on while it waits may close a circle, or make one certain.
+    before_change();
+    for (const Index at : tracked_) judge(deadlocks_[at]);
+    look_at_process(process);
+}
+
+void DeadlockDetector::acquired(Index hold) {
+    const Index thread = model().table.find_stream(model().holds[hold].stream);
+    if (thread == kNone || model().blocked_request(thread) == kNone) return;
+    before_change();
+    look_from(thread);
+}
+
+void DeadlockDetector::applied(const Event &event) {
+    if (event.kind == EventKind::sharer_seen) {
+        const Index sharer = model().table.find_pid(static_cast<std::int32_t>(event.other));
+        if (sharer != kNone) look_at_process(sharer);
+    }
+    for (const Index at : tracked_) judge(deadlocks_[at]);
 }
 
 void DeadlockDetector::finish(Report &report, const SourceNotes & /*notes*/) {

@@ -105,6 +105,34 @@ class Live(TracedTest):
         said = self.rest(stage)
         self.assertNotRegex(said, TOLD, "each once, and nothing else")
 
+    def test_a_circle_that_somebody_could_open_is_told_when_nobody_can_any_more(self):
+        for last_words in ("close 3", "exit 0", None):
+            with self.subTest(last_words=last_words):
+                stage = self.stage()
+                sharer, other = stage.cast(2)
+                one, two = self.file("one"), self.file("two")
+                sharer.call(f"open {one}")
+                sharer.call("flock 3 ex")
+                heir = sharer.fork()
+                heir.call(f"open {two}")
+                for file in (one, two):
+                    other.call(f"open {file}")
+                other.call("flock 4 ex")
+                other.block("flock 3 ex", one)
+                heir.block("flock 4 ex", two)  # closes it, and whoever took the first lock may yet let go of it
+                wait_until("the circle is recorded", lambda: len(self.waiting_now()) == 2)
+                self.assertFalse(select.select([stage.program.stderr], [], [], 0)[0], "it is not certain yet")
+                if last_words is None:
+                    sharer.kill()
+                else:
+                    sharer.begin(last_words)
+                line = self.told(stage)
+                self.assertRegex(line, TOLD)
+                self.assertEqual({int(pid) for pid in re.findall(r"lock_actor (\d+) holds", line)}, {heir.pid, other.pid})
+                heir.kill()
+                other.end()
+                self.assertNotRegex(self.rest(stage), TOLD)
+
     def test_hard_contention_is_no_deadlock(self):
         run = self.traced("perl", "-e", CONTENDERS, self.folder, 200, HARD_S, timeout=PATIENCE_S + 4 * HARD_S)
         self.assertEqual(run.returncode, 0, run.stderr)

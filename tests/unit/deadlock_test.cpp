@@ -8,6 +8,8 @@
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/support/vector_source.h"
 
@@ -323,6 +325,80 @@ TEST(Deadlock, IsLikelyWhileASharerRunsAndCertainWhenItWaitsForAParticipant) {
     ASSERT_EQ(finding.also_held_by.size(), 1u);
     EXPECT_EQ(finding.also_held_by[0].pid, 103);
     EXPECT_NE(finding.summary.find("103 shares the open file of /tmp/1"), std::string::npos) << finding.summary;
+}
+
+// What is told while it stands, with whom and how certain.
+struct Told : DeadlockListener {
+    void deadlock_stands(const StandingDeadlock &deadlock) override {
+        told.emplace_back(pids_of(deadlock.finding), deadlock.finding.certainty);
+    }
+    void deadlock_over(std::uint64_t /*id*/) override {}
+    std::vector<std::pair<std::set<std::int32_t>, Certainty>> told;
+};
+
+std::vector<std::pair<std::set<std::int32_t>, Certainty>> told_of(const Scene &scene) {
+    Told listener;
+    AnalysisOptions options;
+    options.listener = &listener;
+    static_cast<void>(scene.play(options));
+    return listener.told;
+}
+
+TEST(Deadlock, IsToldAgainWhenNobodyCanOpenItAnyMore) {
+    for (const bool killed : {false, true}) {
+        Scene scene;
+        add_files(scene, 2);
+        const Actor taker = scene.process(101, "sh"), two = scene.process(102, "y");
+        scene.lock(taker, target(1, 1));
+        const Actor heir = scene.fork(taker, 103, "sh");
+        scene.lock(two, target(2, 2));
+        scene.request(two, target(1, 4));
+        scene.request(heir, target(2, 3));
+        const std::set<std::int32_t> both{102, 103};
+        EXPECT_EQ(told_of(scene), (decltype(Told::told){{both, Certainty::possible}}));
+        if (killed)
+            scene.ended(101, kSigkill);
+        else
+            scene.exit(taker);
+        EXPECT_EQ(told_of(scene), (decltype(Told::told){{both, Certainty::possible}, {both, Certainty::confirmed}}));
+    }
+}
+
+// A supervisor sees some milliseconds late who has the open file.
+TEST(Deadlock, ClosesWhenASharerIsFound) {
+    Scene scene;
+    add_files(scene, 2);
+    const Actor taker = scene.process(101, "x"), two = scene.process(102, "y"), three = scene.process(103, "z");
+    scene.lock(taker, target(1, 1));
+    scene.lock(two, target(2, 2));
+    scene.request(two, target(1, 4));
+    scene.request(three, target(2, 3));
+    EXPECT_TRUE(told_of(scene).empty());
+    scene.sharer(taker, target(1, 1), 103, 11);
+    scene.exit(taker);
+    const auto told = told_of(scene);
+    ASSERT_EQ(told.size(), 2U);
+    EXPECT_EQ(told.back(), (std::pair{std::set<std::int32_t>{102, 103}, Certainty::confirmed}));
+    EXPECT_EQ(scene.play().count("deadlock"), 1U);
+}
+
+// The call that it interrupted goes on to wait when the handler returns.
+TEST(Deadlock, ClosesWhenASignalHandlerGetsALock) {
+    Scene scene;
+    add_files(scene, 2);
+    const Actor one = scene.process(101, "x"), two = scene.process(102, "y"), reader = scene.process(103, "z");
+    Target shared = target(1, 5);
+    shared.mode = Mode::shared;
+    scene.lock(reader, shared);
+    scene.lock(two, target(2, 2));
+    scene.request(two, target(1, 4));
+    scene.request(one, target(2, 3));
+    shared.description = 6;
+    scene.lock(one, shared);
+    scene.unlock(reader, target(1, 5));
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.count("deadlock"), 1U);
+    EXPECT_EQ(pids_of(*outcome.find("deadlock")), (std::set<std::int32_t>{101, 102}));
 }
 
 // flock a flock b: parents wait for children, only the children wait for locks.
