@@ -15,22 +15,17 @@
 #include "lockcore/recorder.h"
 #include "lockcore/span.h"
 #include "lockcore/traced_lock.h"
+#include "tests/support/temp_folder.h"
 
 namespace planloop {
 namespace {
 
 // A folder of its own, and in it the session that everything is recorded into.
 const std::string &folder() {
-    static const std::string path = [] {
-        char name[] = "/tmp/planloop-bench-XXXXXX";
-        std::string made = ::mkdtemp(name);
-        ::setenv("PLANLOOP_HOME", made.c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
-        static_cast<void>(std::atexit([] {
-            static_cast<void>(::system(("rm -rf " + folder()).c_str()) == 0);  // NOLINT
-        }));
-        return made;
-    }();
-    return path;
+    static const test::TempFolder made;
+    static const bool told = ::setenv("PLANLOOP_HOME", made.path().c_str(), 1) == 0;  // NOLINT(concurrency-mt-unsafe)
+    static_cast<void>(told);
+    return made.path();
 }
 
 void start_recording() {
