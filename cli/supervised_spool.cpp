@@ -71,12 +71,8 @@ Result<std::unique_ptr<SupervisedSpool>> SupervisedSpool::open(const Session &se
 SupervisedSpool::~SupervisedSpool() {
     if (!leads_) return;
     wire::SpoolHeader &header = writer_.header();
-    if (const auto now = calibrate_now(wire::ClockKind::tsc); now && header.clock == wire::ClockKind::tsc) {
-        header.final_ticks.store(0, std::memory_order_release);
-        header.final_monotonic_ns.store(now->monotonic_ns, std::memory_order_release);
-        header.final_utc_ns.store(now->utc_ns, std::memory_order_release);
-        header.final_ticks.store(now->ticks, std::memory_order_release);
-    }
+    header.final_ticks.store(0, std::memory_order_relaxed);  // also of a program that was killed while it was at it
+    writer_.leave_clocks();
     auto own = static_cast<std::uint32_t>(identity_.pid);
     header.supervisor.compare_exchange_strong(own, 0);
 }

@@ -47,6 +47,7 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
     write_note(me, {.kind = wire::RecordKind::exit,
                     .a = static_cast<std::uint64_t>(cause),
                     .b = static_cast<std::uint64_t>(status)});
+    process.spool.leave_clocks();
 }
 
 void note_reaped(std::int64_t child, pid_t reaped) noexcept {

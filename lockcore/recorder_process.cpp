@@ -134,6 +134,7 @@ void note_exit(int status, void *) {
     record->b = static_cast<std::uint64_t>(status);
     record->begin = me->spool->ticks();
     me->stream->publish(record, wire::State::complete);
+    me->spool->leave_clocks();
 }
 
 // The session to record into; nothing: none is asked for.

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <limits>
 
+#include "lockcore/process_status.h"
 #include "lockcore/session.h"
 #include "lockcore/spool_slot.h"
 
@@ -106,7 +107,6 @@ Result<void> SpoolReader::read_header(std::uint64_t size) {
     if (header.version > 1 && header.ring_bytes % wire::kRingChunkBytes == 0) ring_bytes_ = header.ring_bytes;
     const bool counter = header.clock == static_cast<std::uint32_t>(wire::ClockKind::tsc);
     clock_ = SpoolClock(counter ? wire::ClockKind::tsc : wire::ClockKind::monotonic, created_);
-    calibrate_here();
     return {};
 }
 
@@ -126,7 +126,8 @@ bool SpoolReader::adopt_first_chunk() {
     return true;
 }
 
-// What the last supervisor left; nothing while there is one.
+// What the last supervisor or program left as it ended; nothing while there is a supervisor, or when somebody came
+// after.
 std::optional<wire::Calibration> SpoolReader::final_calibration() const {
     std::uint32_t supervisor = 0;
     std::uint64_t clocks[3] = {};
@@ -136,7 +137,8 @@ std::optional<wire::Calibration> SpoolReader::final_calibration() const {
         read_at(offsetof(wire::SpoolHeader, final_ticks), clocks, sizeof(clocks)) != sizeof(clocks)) {
         return std::nullopt;
     }
-    if (supervisor != 0 || clocks[0] == 0) return std::nullopt;
+    const bool supervised = supervisor != 0 && process_runs(static_cast<pid_t>(supervisor), 0);
+    if (supervised || clocks[0] <= std::max<std::uint64_t>(latest_claim_, 1)) return std::nullopt;
     return wire::Calibration{clocks[0], clocks[1], clocks[2]};
 }
 
@@ -187,7 +189,6 @@ std::uint64_t SpoolReader::next_data(std::uint64_t offset) const {
 
 void SpoolReader::poll() {
     ++polls_;
-    if (polls_ > 1) calibrate_here();
     const std::uint64_t size = file_size();
     std::vector<Gap> gaps;
     gaps.swap(gaps_);
@@ -212,6 +213,7 @@ void SpoolReader::poll() {
     }
     const std::uint64_t promised = std::max(std::min(counters[0], counters[1]), chunks_end_);
     damage_.missing_bytes = promised > size ? promised - size : 0;
+    calibrate_here();
     if (sorted_) return;
     for (SpoolStream &stream : streams_) {
         std::sort(stream.chunks.begin(), stream.chunks.end());
@@ -331,6 +333,7 @@ void SpoolReader::add_chunk(const wire::ChunkHeader &header, std::uint64_t first
     chunks_end_ = std::max(chunks_end_, header.offset + header.bytes);
     const wire::ClockKind clock = wire::chunk_clock(header.clock);
     clock_.add(clock, header.claimed);
+    if (clock == wire::ClockKind::tsc) latest_claim_ = std::max(latest_claim_, header.claimed.ticks);
 
     const auto [found, added] = stream_index_.try_emplace(header.stream, streams_.size());
     if (added) {

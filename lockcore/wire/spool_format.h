@@ -121,9 +121,9 @@ struct SpoolHeader {
     alignas(64) std::atomic<std::uint32_t> next_sharing;
     std::atomic<std::int32_t> sharing[kSharingPids];
 
-    // The clocks when the last supervisor ended, so that every reader gets the same times: the counter's rate is worked
-    // out from two Calibrations, and one taken while reading gives another rate each time. Ticks are stored last; 0:
-    // none.
+    // The clocks when the last supervisor or program ended, so that every reader gets the same times: the counter's
+    // rate is worked out from two Calibrations, and one taken while reading gives another rate each time. Ticks are
+    // stored last; 0: none, 1: somebody is at it.
     std::atomic<std::uint64_t> final_ticks, final_monotonic_ns, final_utc_ns;
 };
 static_assert(sizeof(SpoolHeader) <= kPageBytes);

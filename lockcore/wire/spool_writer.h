@@ -96,6 +96,19 @@ class SpoolWriter {
         }
     }
 
+    // Leaves the clocks as they are now for whoever reads this when the recording is over (SpoolHeader::final_ticks).
+    void leave_clocks() noexcept {
+        constexpr std::uint64_t kLeaving = 1;
+        if (clock_ != ClockKind::tsc || header_->clock != ClockKind::tsc) return;
+        const Calibration now = calibrate(clock_);
+        std::uint64_t before = header_->final_ticks.load(std::memory_order_relaxed);
+        if (before == kLeaving || before >= now.ticks) return;
+        if (!header_->final_ticks.compare_exchange_strong(before, kLeaving, std::memory_order_acquire)) return;
+        header_->final_monotonic_ns.store(now.monotonic_ns, std::memory_order_release);
+        header_->final_utc_ns.store(now.utc_ns, std::memory_order_release);
+        header_->final_ticks.store(now.ticks, std::memory_order_release);
+    }
+
     // Makes sure that the first `bytes` of the file may be written; 0 or a negative errno.
     int reserve(std::uint64_t bytes) noexcept;
 

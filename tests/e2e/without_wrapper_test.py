@@ -70,6 +70,15 @@ class WithoutWrapper(TracedTest):
         self.assertEqual(run.returncode, 0, run.stdout + run.stderr)
         self.assertEqual(self.report().recorded["dropped"], 0)
 
+    def test_the_same_recording_is_the_same_report_whenever_it_is_read(self):
+        """The worth of a tick is worked out from two moments; the second one must not be that of reading."""
+        take = 'for (1 .. 500) { flock(F, 2) or die; flock(F, 8) or die }'
+        for _ in range(2):
+            run = self.run_program(["perl", "-e", f"open(F, '>', '{self.file()}') or die; {take}"], env=self.preload())
+            self.assertEqual(run.returncode, 0, run.stderr)
+        reports = {self.planloop("dev", "locks", "--session", self.session, "--json").stdout for _ in range(5)}
+        self.assertEqual(len(reports), 1)
+
     def test_a_home_that_cannot_be_made_leaves_the_program_alone(self):
         lock = self.file()
         run = self.run_program(["flock", lock, "echo", "ran"], env=self.preload(PLANLOOP_HOME=str(lock)))

@@ -268,7 +268,7 @@ TEST_F(SpoolReaderTest, ReadsOnWithoutPageZero) {
     EXPECT_EQ(reader->messages().size(), 1U);
 }
 
-TEST_F(SpoolReaderTest, TakesTheCountersRateFromWhatTheLastSupervisorLeft) {
+TEST_F(SpoolReaderTest, TakesTheCountersRateFromWhatTheLastToEndLeft) {
     SpoolFixture spool(wire::ClockKind::tsc, {1'000, 5'000, test::kEpochNs});
     spool.chunk().acquire({.begin = 2'000});
     const auto utc_of = [&](std::uint32_t supervisor, std::uint64_t ticks, std::uint64_t monotonic_ns) {
@@ -278,10 +278,29 @@ TEST_F(SpoolReaderTest, TakesTheCountersRateFromWhatTheLastSupervisorLeft) {
         SpoolFixture::poke(bytes, offsetof(wire::SpoolHeader, final_monotonic_ns), monotonic_ns);
         return open(bytes)->clock().utc_ns(1'000 + 2'000'000) - static_cast<std::int64_t>(test::kEpochNs);
     };
-    EXPECT_EQ(utc_of(0, 1'000 + 4'000'000, 5'000 + 2'000'000), 1'000'000);   // two ticks a nanosecond
-    EXPECT_EQ(utc_of(77, 1'000 + 4'000'000, 5'000 + 2'000'000), 2'000'000);  // there is a supervisor: not final
-    EXPECT_EQ(utc_of(0, 0, 5'000 + 2'000'000), 2'000'000);                   // there was none
-    EXPECT_EQ(utc_of(0, 1'000 + 4'000'000, 4'000), 2'000'000);               // nonsense
+    EXPECT_EQ(utc_of(0, 1'000 + 4'000'000, 5'000 + 2'000'000), 1'000'000);  // two ticks a nanosecond
+    EXPECT_EQ(utc_of(static_cast<std::uint32_t>(getpid()), 1'000 + 4'000'000, 5'000 + 2'000'000),
+              2'000'000);                                   // there is a supervisor: not final
+    EXPECT_EQ(utc_of(0, 0, 5'000 + 2'000'000), 2'000'000);  // there was none
+    EXPECT_EQ(utc_of(0, 1, 5'000 + 2'000'000), 2'000'000);  // somebody was killed as it left them
+    const pid_t gone = fork();
+    if (gone == 0) _exit(0);
+    waitpid(gone, nullptr, 0);
+    EXPECT_EQ(utc_of(static_cast<std::uint32_t>(gone), 1'000 + 4'000'000, 5'000 + 2'000'000), 1'000'000);
+    EXPECT_EQ(utc_of(0, 1'000 + 4'000'000, 4'000), 2'000'000);  // nonsense
+}
+
+TEST_F(SpoolReaderTest, ClocksLeftBeforeTheLastProgramBeganAreNotTheLast) {
+    SpoolFixture spool(wire::ClockKind::tsc, {1'000, 5'000, test::kEpochNs});
+    spool
+        .chunk({.clock = wire::ClockKind::tsc,
+                .claimed = {1'000 + 6'000'000, 5'000 + 6'000'000, test::kEpochNs + 6'000'000}})
+        .acquire({.begin = 2'000});
+    std::string bytes = spool.bytes();
+    SpoolFixture::poke(bytes, offsetof(wire::SpoolHeader, final_ticks), std::uint64_t{1'000 + 2'000'000});
+    SpoolFixture::poke(bytes, offsetof(wire::SpoolHeader, final_monotonic_ns), std::uint64_t{5'000 + 1'000'000});
+    const auto reader = open(bytes);
+    EXPECT_EQ(reader->clock().utc_ns(1'000 + 4'000'000) - static_cast<std::int64_t>(test::kEpochNs), 4'000'000);
 }
 
 TEST_F(SpoolReaderTest, DoesNotBelieveNextOffset) {
