@@ -23,22 +23,22 @@ void CriticalPaths::drop(Index step) {
 
 // The newest kDetail steps by themselves: older ones stay with whoever still needs them.
 Index CriticalPaths::newest_of(Index step) {
-    std::vector<Index> newest;
-    for (Index at = step; at != kNone && newest.size() < kDetail; at = steps_[at].before) newest.push_back(at);
+    std::uint32_t count = 0;
+    for (Index at = step; at != kNone && count < kDetail; at = steps_[at].before) newest_[count++] = at;
     Index before = kNone;
-    for (std::size_t i = newest.size(); i-- > 0;) {
-        const Index made = steps_.make();
-        steps_[made] = steps_[newest[i]];
-        steps_[made].users = 0;
-        steps_[made].before = before;
-        steps_[made].linked = static_cast<std::uint32_t>(newest.size() - i);
-        use(before);
-        before = made;
+    for (std::uint32_t i = count; i-- > 0;) {
+        const Index index = steps_.make();
+        Step &made = steps_[index];
+        made = steps_[newest_[i]];
+        made.users = i > 0 ? 1 : 0;  // the next one
+        made.before = before;
+        made.linked = count - i;
+        before = index;
     }
     return before;
 }
 
-Index CriticalPaths::add(Step step, Index before) {
+Index CriticalPaths::add(const What &what, Index before) {
     use(before);
     if (before != kNone && steps_[before].linked >= 2 * kDetail) {
         const Index newest = newest_of(before);
@@ -46,18 +46,17 @@ Index CriticalPaths::add(Step step, Index before) {
         drop(before);
         before = newest;
     }
-    step.before = before;
-    step.start_ns = step.from_ns;
-    step.waited_ns = step.sooner_ns;
+    const Index index = steps_.make();
+    Step &made = steps_[index];
+    made = Step{what, before, 0, 1, 1, what.from_ns, what.sooner_ns};
     if (before != kNone) {
-        step.linked = steps_[before].linked + 1;
-        step.number = steps_[before].number + 1;
-        step.start_ns = steps_[before].start_ns;
-        step.waited_ns += steps_[before].waited_ns;
+        const Step &previous = steps_[before];
+        made.linked = previous.linked + 1;
+        made.number = previous.number + 1;
+        made.start_ns = previous.start_ns;
+        made.waited_ns += previous.waited_ns;
     }
-    const Index made = steps_.make();
-    steps_[made] = step;
-    return made;
+    return index;
 }
 
 void CriticalPaths::move_to(Head &head, Index step, std::int64_t t_ns) {
@@ -69,7 +68,7 @@ void CriticalPaths::move_to(Head &head, Index step, std::int64_t t_ns) {
 
 Index CriticalPaths::ran_until(const Head &head, std::int64_t t_ns) {
     if (t_ns <= head.since_ns) return head.step;
-    Step ran;
+    What ran;
     ran.kind = PathSegment::Kind::ran;
     ran.image = head.image;
     ran.pid = head.pid;
@@ -79,26 +78,30 @@ Index CriticalPaths::ran_until(const Head &head, std::int64_t t_ns) {
     return add(ran, head.step);
 }
 
+CriticalPaths::Head *CriticalPaths::find_head(std::uint32_t stream) {
+    const Index known = head_of_stream_.find(stream);
+    return known == kNone ? nullptr : &heads_[known];
+}
+
 CriticalPaths::Head *CriticalPaths::head_of_process(Index process) {
     if (process == kNone) return nullptr;
+    if (const auto first = first_.find(model_.table.process(process).pid); first != first_.end())
+        if (Head *head = find_head(first->second)) return head;
     Head *found = nullptr;
-    if (const auto first = first_.find(model_.table.process(process).pid); first != first_.end()) {
-        const auto at = heads_.find(first->second);
-        if (at != heads_.end()) return &at->second;
-    }
     for (const Index thread : model_.table.process(process).threads) {
-        const auto at = heads_.find(model_.table.thread(thread).stream);
-        if (at == heads_.end()) continue;
-        if (found == nullptr || at->second.tid == at->second.pid) found = &at->second;
+        Head *head = find_head(model_.table.thread(thread).stream);
+        if (head == nullptr) continue;
+        if (found == nullptr || head->tid == head->pid) found = head;
     }
     return found;
 }
 
 void CriticalPaths::forget(std::uint32_t stream) {
-    const auto at = heads_.find(stream);
-    if (at == heads_.end()) return;
-    drop(at->second.step);
-    heads_.erase(at);
+    const Index known = head_of_stream_.find(stream);
+    if (known == kNone) return;
+    drop(heads_[known].step);
+    heads_.release(known);
+    head_of_stream_.erase(stream);
 }
 
 void CriticalPaths::event(const Event &event) {
@@ -113,13 +116,17 @@ void CriticalPaths::event(const Event &event) {
         use(head.step);
         if (info.replaced_by_exec && first_.count(event.pid) != 0) forget(first_[event.pid]);
         first_[event.pid] = event.thread;
-        Head &known = heads_[event.thread];
-        drop(known.step);
-        known = head;
+        Index known = head_of_stream_.find(event.thread);
+        if (known == kNone) {
+            known = heads_.make();
+            head_of_stream_.put(event.thread, known);
+        }
+        drop(heads_[known].step);
+        heads_[known] = head;
     } else if (event.kind == EventKind::child_wait_begun || event.kind == EventKind::child_wait_ended) {
-        const auto at = heads_.find(event.thread);
-        if (at == heads_.end()) return;
-        Head &head = at->second;
+        Head *const known = find_head(event.thread);
+        if (known == nullptr) return;
+        Head &head = *known;
         const std::int64_t since_ns = head.child_wait_ns;
         head.child_wait_ns = event.kind == EventKind::child_wait_begun ? event.t_ns : -1;
         if (event.kind == EventKind::child_wait_begun) return;
@@ -136,11 +143,16 @@ void CriticalPaths::hold_ended(Index index, const HoldEnd &end) {
     const Hold &hold = model_.holds[index];
     const Index domain = model_.locks[hold.lock].domain;
     if (model_.locks.domain(domain).waiters.empty()) return;
-    const Head *head = nullptr;
-    if (const auto at = heads_.find(end.stream); end.stream != 0 && at != heads_.end()) head = &at->second;
+    const Head *head = end.stream != 0 ? find_head(end.stream) : nullptr;
     if (head == nullptr) head = head_of_process(model_.table.find_pid(end.pid));
     if (head == nullptr) return;
-    Release &release = releases_[domain];
+    Index known = release_of_domain_.find(domain);
+    if (known == kNone) {
+        known = static_cast<Index>(releases_.size());
+        release_of_domain_.put(domain, known);
+        releases_.emplace_back();
+    }
+    Release &release = releases_[known];
     use(head->step);
     drop(release.head.step);
     release.head = *head;
@@ -154,17 +166,18 @@ void CriticalPaths::hold_ended(Index index, const HoldEnd &end) {
 void CriticalPaths::request_done(Index index, const RequestEnd &end) {
     const Request &request = model_.requests[index];
     if (end.outcome != Outcome::acquired || !request.contended) return;
-    const auto at = heads_.find(request.stream);
-    if (at == heads_.end()) return;
-    Head &head = at->second;
-    const auto found = releases_.find(request.domain);
-    const bool freed = found != releases_.end() && found->second.t_ns >= request.since_ns &&
-                       found->second.first <= request.last && request.first <= found->second.last;
-    Step step;
+    Head *const known = find_head(request.stream);
+    if (known == nullptr) return;
+    Head &head = *known;
+    const Index found = release_of_domain_.find(request.domain);
+    const Release *const last = found != kNone ? &releases_[found] : nullptr;
+    const bool freed =
+        last != nullptr && last->t_ns >= request.since_ns && last->first <= request.last && request.first <= last->last;
+    What step;
     step.lock = request.lock;
     step.sooner_ns = end.wait_ns;
     if (freed) {
-        const Release &release = found->second;
+        const Release &release = *last;
         const std::int64_t since_ns = std::max(release.held_since_ns, release.head.since_ns);
         const Index before = ran_until(release.head, since_ns);
         step.kind = PathSegment::Kind::held;
@@ -218,9 +231,9 @@ void CriticalPaths::fill(CriticalPath &path, std::int64_t from_utc_ns) const {
     if (last_.step == kNone) return;
     const Step &last = steps_[last_.step];
     path.waited_ns = last.waited_ns;
-    path.total_ns = last.to_ns - last.start_ns;
+    path.total_ns = last.what.to_ns - last.start_ns;
     for (Index at = last_.step; at != kNone && path.segments.size() < kDetail; at = steps_[at].before) {
-        const Step &step = steps_[at];
+        const What &step = steps_[at].what;
         PathSegment segment;
         segment.kind = step.kind;
         segment.from_ns = step.from_ns - from_utc_ns;

@@ -11,6 +11,7 @@
 #ifndef PLANLOOP_ANALYSIS_CRITICAL_PATH_H
 #define PLANLOOP_ANALYSIS_CRITICAL_PATH_H
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -34,20 +35,22 @@ class CriticalPaths : public Observer {
     void fill(CriticalPath &path, std::int64_t from_utc_ns) const;
 
   private:
-    struct Step {
+    struct What {
         PathSegment::Kind kind{};
         std::uint32_t image = 0;
         std::int32_t pid = 0, tid = 0;
         std::int64_t from_ns = 0, to_ns = 0, sooner_ns = 0;
         Index lock = kNone;
-
+    };
+    struct Step {
+        What what;
         Index before = kNone;
         std::uint32_t users = 0;                   // steps and heads that lead here
         std::uint32_t linked = 1;                  // steps that can be reached, this one included
         std::uint64_t number = 1;                  // in the whole path
         std::int64_t start_ns = 0, waited_ns = 0;  // of the whole path
 
-        void clear() { *this = Step{}; }
+        void clear() {}  // add() and newest_of() set all of it
     };
     // Where a thread is on its path: behind `step`, since then.
     struct Head {
@@ -56,6 +59,8 @@ class CriticalPaths : public Observer {
         std::int64_t child_wait_ns = -1;  // it waits for a child since then
         std::uint32_t image = 0;
         std::int32_t pid = 0, tid = 0;
+
+        void clear() { *this = Head{}; }
     };
     struct Release {  // the last one of a domain that somebody waited for
         Head head;
@@ -64,22 +69,26 @@ class CriticalPaths : public Observer {
         Index lock = kNone;
     };
 
-    Index add(Step step, Index before);
+    Index add(const What &what, Index before);
     Index newest_of(Index step);
     void use(Index step);
     void drop(Index step);
     void move_to(Head &head, Index step, std::int64_t t_ns);
     Index ran_until(const Head &head, std::int64_t t_ns);
+    Head *find_head(std::uint32_t stream);
     Head *head_of_process(Index process);
     void forget(std::uint32_t stream);
 
     const Model &model_;
     Pool<Step> steps_;
-    std::unordered_map<std::uint32_t, Head> heads_;          // by stream
+    std::array<Index, kDetail> newest_{};
+    Pool<Head> heads_;
+    FlatMap head_of_stream_;
     std::unordered_map<std::int32_t, std::uint32_t> first_;  // stream of a process' first thread, by pid
-    std::map<Index, Release> releases_;                      // by domain
-    std::map<std::int32_t, Head> exits_;                     // of children that somebody may wait for, by pid
-    Head last_;                                              // the last exit
+    std::vector<Release> releases_;
+    FlatMap release_of_domain_;
+    std::map<std::int32_t, Head> exits_;  // of children that somebody may wait for, by pid
+    Head last_;                           // the last exit
 };
 
 }  // namespace planloop::analysis

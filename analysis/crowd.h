@@ -27,11 +27,42 @@
 
 namespace planloop::analysis {
 
-struct Crowd {
+// A queue of members by number: most leave it at its front.
+class CrowdMembers {
+  public:
     struct Member {
         std::uint64_t number;  // in the order in which they came, from 1
         Index request;
     };
+
+    bool empty() const noexcept { return first_ == all_.size(); }
+    std::size_t size() const noexcept { return all_.size() - first_; }
+    auto begin() const noexcept { return all_.begin() + static_cast<std::ptrdiff_t>(first_); }
+    auto end() const noexcept { return all_.end(); }
+    const Member &operator[](std::size_t place) const noexcept { return all_[first_ + place]; }
+    const Member &front() const noexcept { return all_[first_]; }
+    const Member &back() const noexcept { return all_.back(); }
+    void push_back(const Member &member) { all_.push_back(member); }
+    void erase(std::size_t place) {
+        if (place != 0) {
+            all_.erase(begin() + static_cast<std::ptrdiff_t>(place));
+        } else if (2 * ++first_ >= all_.size()) {
+            all_.erase(all_.begin(), begin());
+            first_ = 0;
+        }
+    }
+    void clear() noexcept {
+        all_.clear();
+        first_ = 0;
+    }
+
+  private:
+    std::vector<Member> all_;
+    std::size_t first_ = 0;  // those before it have left
+};
+
+struct Crowd {
+    using Member = CrowdMembers::Member;
     struct Piece {             // of the time that a thread stood in the way
         std::uint64_t newest;  // member at that time
         std::int32_t pid, tid;
@@ -42,7 +73,7 @@ struct Crowd {
     };
 
     Index leader = kNone;  // Request
-    std::vector<Member> members;
+    CrowdMembers members;
     std::vector<Index> not_looked_at;  // members that nothing has stood in the way of yet
     FlatMap owners;                    // how many members each has
     std::uint64_t newest = 0;          // number

@@ -7,18 +7,17 @@
 namespace planloop::analysis {
 
 std::uint64_t Crowd::newly_charged(std::uint64_t key) {
-    Index place = places.find(key);
-    if (place == kNone) {
-        place = static_cast<Index>(keys.size());
-        places.put(key, place);
+    const Index place = places.at(key, static_cast<Index>(keys.size()));
+    if (place == keys.size()) {
         keys.push_back(key);
         up_to.push_back(0);
     }
-    std::uint64_t &known = up_to[place];
+    const std::uint64_t known = std::exchange(up_to[place], newest);
     if (known >= members.back().number) return 0;
-    const std::size_t first = place_of(known + 1);
-    known = newest;
-    return members.size() - first;
+    // Mostly all of them, or the one that came last.
+    if (known < members.front().number) return members.size();
+    if (known >= members[members.size() - 2].number) return 1;
+    return members.size() - place_of(known + 1);
 }
 
 std::size_t Crowd::place_of(std::uint64_t number) const {
@@ -99,8 +98,7 @@ bool Crowds::join(Index index, Index leader_index) {
     request.blocked_base_ns = crowd.blocked_ns;
     request.charged_base_ns = crowd.charged_ns;
     crowd.members.push_back({request.number, index});
-    const Index had = crowd.owners.find(request.owner);
-    crowd.owners.put(request.owner, had == kNone ? 1 : had + 1);
+    ++crowd.owners.at(request.owner, 0);
     if (!leader.stopped) crowd.not_looked_at.push_back(index);
     return true;
 }
@@ -117,12 +115,8 @@ void Crowds::remove(Index index) {
     Crowd &crowd = model_.crowds[request.crowd];
     const bool is_first = crowd.members.front().number == request.number;
     const std::size_t place = is_first ? 0 : crowd.place_of(request.number);
-    crowd.members.erase(crowd.members.begin() + static_cast<std::ptrdiff_t>(place));
-    const Index had = crowd.owners.find(request.owner);
-    if (had == 1)
-        crowd.owners.erase(request.owner);
-    else
-        crowd.owners.put(request.owner, had - 1);
+    crowd.members.erase(place);
+    if (--crowd.owners.at(request.owner, 1) == 0) crowd.owners.erase(request.owner);
     if (!request.looked) {
         const auto at = std::find(crowd.not_looked_at.begin(), crowd.not_looked_at.end(), index);
         if (at != crowd.not_looked_at.end()) crowd.not_looked_at.erase(at);

@@ -365,8 +365,9 @@ void Culprits::update_stopped(Request &request) {
     const bool stopped = request.blocking && !request.parked && request.obstacles > 0;
     if (stopped == request.stopped) return;
     if (request.leads != kNone && stopped) {
-        for (const Index member : std::exchange(model_.crowds[request.leads].not_looked_at, {}))
-            look_at(model_.requests[member]);
+        to_look_at_.swap(model_.crowds[request.leads].not_looked_at);
+        for (const Index member : to_look_at_) look_at(model_.requests[member]);
+        to_look_at_.clear();
     } else if (request.leads == kNone && !request.looked) {
         look_at(request);
     }

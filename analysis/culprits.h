@@ -148,6 +148,7 @@ class Culprits {
     std::vector<Index> to_settle_,
         next_to_settle_;  // processes: as far from the change as one another, and a step more
     std::vector<Index> bridges_in_crowds_;
+    std::vector<Index> to_look_at_;
 };
 
 }  // namespace planloop::analysis

@@ -21,38 +21,55 @@ inline constexpr Index kNone = 0xffffffff;
 
 class FlatMap {
   public:
+    FlatMap() = default;
+    FlatMap(const FlatMap &) = default;  // and no move: what was moved from would not be empty
+    FlatMap &operator=(const FlatMap &) = default;
+    ~FlatMap() = default;
+
     // kNone when absent. Keys may be anything but ~0.
     Index find(std::uint64_t key) const noexcept {
-        if (slots_.empty()) return kNone;
-        for (std::size_t at = home(key);; at = (at + 1) & mask()) {
-            if (slots_[at].key == key) return slots_[at].value;
-            if (slots_[at].key == kFree) return kNone;
+        if (used_ == 0) return kNone;
+        const Slot *const slots = slots_.data();
+        for (std::size_t at = home(key);; at = (at + 1) & mask_) {
+            if (slots[at].key == key) return slots[at].value;
+            if (slots[at].key == kFree) return kNone;
         }
     }
 
-    void put(std::uint64_t key, Index value) {
-        if ((used_ + 1) * 2 > slots_.size()) grow();
+    // The value of the key, to be changed before anything else is; `fresh` where there was none.
+    Index &at(std::uint64_t key, Index fresh) {
+        if (used_ * 2 >= mask_) grow();
+        Slot *const slots = slots_.data();
         std::size_t at = home(key);
-        while (slots_[at].key != kFree && slots_[at].key != key) at = (at + 1) & mask();
-        if (slots_[at].key == kFree) ++used_;
-        slots_[at] = {key, value};
+        while (slots[at].key != key) {
+            if (slots[at].key == kFree) {
+                ++used_;
+                slots[at] = {key, fresh};
+                break;
+            }
+            at = (at + 1) & mask_;
+        }
+        return slots[at].value;
     }
+
+    void put(std::uint64_t key, Index value) { at(key, value) = value; }
 
     void erase(std::uint64_t key) noexcept {
-        if (slots_.empty()) return;
+        if (used_ == 0) return;
+        Slot *const slots = slots_.data();
         std::size_t at = home(key);
-        while (slots_[at].key != key) {
-            if (slots_[at].key == kFree) return;
-            at = (at + 1) & mask();
+        while (slots[at].key != key) {
+            if (slots[at].key == kFree) return;
+            at = (at + 1) & mask_;
         }
         --used_;
-        for (std::size_t next = (at + 1) & mask(); slots_[next].key != kFree; next = (next + 1) & mask()) {
+        for (std::size_t next = (at + 1) & mask_; slots[next].key != kFree; next = (next + 1) & mask_) {
             // An entry may fill the hole unless its home lies between the hole and itself.
-            if (((next - home(slots_[next].key)) & mask()) < ((next - at) & mask())) continue;
-            slots_[at] = slots_[next];
+            if (((next - home(slots[next].key)) & mask_) < ((next - at) & mask_)) continue;
+            slots[at] = slots[next];
             at = next;
         }
-        slots_[at].key = kFree;
+        slots[at].key = kFree;
     }
 
     void clear() noexcept {
@@ -69,21 +86,22 @@ class FlatMap {
         Index value;
     };
 
-    std::size_t mask() const noexcept { return slots_.size() - 1; }
     std::size_t home(std::uint64_t key) const noexcept {
         key = (key ^ key >> 32) * 0x9e3779b97f4a7c15u;
-        return static_cast<std::size_t>(key >> 20) & mask();
+        return static_cast<std::size_t>(key >> 20) & mask_;
     }
     void grow() {
         std::vector<Slot> old(slots_.empty() ? 64 : slots_.size() * 2, Slot{kFree, kNone});
         old.swap(slots_);
+        mask_ = slots_.size() - 1;
         used_ = 0;
         for (const Slot &slot : old)
             if (slot.key != kFree) put(slot.key, slot.value);
     }
 
     std::vector<Slot> slots_;
-    std::size_t used_ = 0;
+    std::size_t mask_ = 0;  // their number, a power of two, less one
+    std::size_t used_ = 0;  // at most half of them
 };
 
 template <class T>

@@ -120,6 +120,17 @@ void Holds::take(const Request &request) {
 // Tells who ends before anything changes: observers look at the state in which it ended.
 void Holds::cut(Index index, std::uint64_t first, std::uint64_t last, const HoldEnd &end) {
     Ranges &ranges = model_.ranges[index];
+    if (const std::vector<RangeMap::Segment> &segments = ranges.map.segments(); segments.size() == 1) {
+        const RangeMap::Segment whole = segments.front();  // by far the most: all there is goes
+        if (first <= whole.first && whole.last <= last && model_.holds[whole.hold].parts == 1) {
+            finish_hold(whole.hold, end);
+            ranges.map.clear();
+            waits_.clear_way(ranges, whole);
+            model_.holds.release(whole.hold);
+            release_ranges(index);
+            return;
+        }
+    }
     ending_.clear();
     ranges.map.for_overlaps(first, last, [&](const RangeMap::Segment &segment) {
         if (segment.first < first || segment.last > last) return;

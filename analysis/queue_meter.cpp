@@ -5,6 +5,14 @@
 namespace planloop::analysis {
 
 void QueueMeter::advance(std::int64_t t_ns) {
+    if (t_ns < newest_end_ns_) {  // mostly
+        const std::int64_t ns = t_ns - last_ns_;
+        Step &step = steps_.back();
+        step.area_ns += static_cast<double>(ns) * waiting_;
+        if (ns > 0) step.max = std::max(step.max, waiting_);
+        last_ns_ = t_ns;
+        return;
+    }
     while (t_ns - origin_ns_ >= step_ns_ * static_cast<std::int64_t>(kMostSteps)) {
         for (std::size_t i = 0; i < steps_.size(); i += 2) {
             Step both = steps_[i];
@@ -28,6 +36,7 @@ void QueueMeter::advance(std::int64_t t_ns) {
         }
     }
     if (steps_.size() <= reached) steps_.resize(reached + 1);
+    newest_end_ns_ = origin_ns_ + static_cast<std::int64_t>(steps_.size()) * step_ns_;
     last_ns_ = t_ns;
 }
 

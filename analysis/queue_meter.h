@@ -32,6 +32,7 @@ class QueueMeter {
     std::vector<Step> steps_;
     std::int64_t origin_ns_ = 0, last_ns_ = 0;
     std::int64_t step_ns_ = 1'000'000;
+    std::int64_t newest_end_ns_ = 0;  // end of the last step
     std::uint32_t waiting_ = 0, max_ = 0;
 };
 

@@ -5,7 +5,8 @@
 
 namespace planloop::analysis {
 
-SiteStatistics::Site &SiteStatistics::at(std::uint32_t site, std::uint32_t image) {
+// Sets latest_ to the site, which is made if there is none.
+void SiteStatistics::find(std::uint32_t site, std::uint32_t image) {
     Index place = places_.find(site);
     if (place == kNone) {
         place = static_cast<Index>(sites_.size());
@@ -14,7 +15,7 @@ SiteStatistics::Site &SiteStatistics::at(std::uint32_t site, std::uint32_t image
         sites_.back().number = site;
         sites_.back().image = image;
     }
-    return sites_[place];
+    latest_ = place;
 }
 
 void SiteStatistics::waited(const Request &request, const WaitEnd &end) {

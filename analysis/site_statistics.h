@@ -31,11 +31,16 @@ class SiteStatistics {
         std::uint64_t acquisitions = 0, contended = 0, failed = 0;
         QuantileSketch wait, hold;
     };
-    Site &at(std::uint32_t site, std::uint32_t image);
+    Site &at(std::uint32_t site, std::uint32_t image) {
+        if (latest_ >= sites_.size() || sites_[latest_].number != site) find(site, image);
+        return sites_[latest_];
+    }
+    void find(std::uint32_t site, std::uint32_t image);
 
     const Model &model_;
     FlatMap places_;
     std::vector<Site> sites_;
+    std::size_t latest_ = 0;  // the one that was asked for last: calls of one place follow each other
 };
 
 }  // namespace planloop::analysis

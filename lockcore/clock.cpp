@@ -211,8 +211,7 @@ void SpoolClock::set_rate(std::uint64_t ticks, std::uint64_t ns) noexcept {
     rate_known_ = true;
 }
 
-std::uint64_t SpoolClock::to_spool_ticks(wire::ClockKind chunk_clock, std::uint64_t ticks) const noexcept {
-    if (chunk_clock == kind_) return ticks;
+std::uint64_t SpoolClock::from_other_clock(std::uint64_t ticks) const noexcept {
     Wide result = ticks;
     if (kind_ == wire::ClockKind::tsc) {
         result = created_.ticks + ticks_of(Wide{ticks} - created_.monotonic_ns);

@@ -53,7 +53,9 @@ class SpoolClock {
     bool known_rate() const noexcept { return kind_ == wire::ClockKind::monotonic || rate_known_; }
 
     // A stamp of a chunk, on the spool's own clock: what streams are merged by. Non-decreasing in `ticks`.
-    std::uint64_t to_spool_ticks(wire::ClockKind chunk_clock, std::uint64_t ticks) const noexcept;
+    std::uint64_t to_spool_ticks(wire::ClockKind chunk_clock, std::uint64_t ticks) const noexcept {
+        return chunk_clock == kind_ ? ticks : from_other_clock(ticks);
+    }
     // Non-decreasing in `spool_ticks`; saturates at 0 and at the year 2262.
     std::int64_t utc_ns(std::uint64_t spool_ticks) const noexcept;
     // Length of an interval on a chunk's own clock; 0 when it runs backwards.
@@ -66,6 +68,7 @@ class SpoolClock {
     std::optional<std::uint64_t> spool_ticks_now() const;
 
   private:
+    std::uint64_t from_other_clock(std::uint64_t ticks) const noexcept;
     void set_rate(std::uint64_t ticks, std::uint64_t ns) noexcept;
     __extension__ typedef __int128 Wide;  // NOLINT(modernize-use-using): -Wpedantic accepts it in this form only
     Wide ns_of(Wide ticks) const noexcept { return (ticks * ns_per_tick_) >> kFraction; }

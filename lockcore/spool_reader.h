@@ -204,6 +204,7 @@ class StreamCursor {
     std::size_t read_window(SpoolReader &reader, std::size_t bytes);
     void pass(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot);
     bool take_passed(SpoolReader &reader, SpoolRecord &record);
+    bool take_from_window(const SpoolReader &reader, const SpoolStream &stream, SpoolRecord &record);
     bool finish_record(SpoolReader &reader, const SpoolChunk &chunk, std::uint32_t slot, SpoolRecord &record);
     bool still_to_come(std::uint32_t sequence);
     bool is_last(const SpoolReader &reader, const SpoolStream &stream);

@@ -146,7 +146,7 @@ void SpoolEvents::rebuild_heap() {
             heap_.push_back({reader_->clock().to_spool_ticks(stream.first_clock, stream.first_ticks), 0, i});
             continue;
         }
-        Entry entry{};
+        Entry entry;
         if (advance(i, entry)) {
             heap_.push_back(entry);
         } else if (streams_[i].over) {
@@ -182,6 +182,7 @@ void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
         }
         open.has_head = true;
         open.head_key = std::max(key_of(head, head.begin), streams_[index].last_key);
+        open.head_rank = static_cast<std::uint32_t>(event_rank(kind_of(head.kind)));
     }
 }
 
@@ -207,7 +208,7 @@ bool SpoolEvents::advance(std::uint32_t index, Entry &entry) {
         return true;
     }
     if (open.has_head) {
-        entry = {open.head_key, static_cast<std::uint32_t>(event_rank(kind_of(open.head.kind))), index};
+        entry = {open.head_key, open.head_rank, index};
         return true;
     }
     if (!following_.on) {
@@ -221,10 +222,11 @@ bool SpoolEvents::next(Event &event) {
     while (!heap_.empty()) {
         const Entry top = heap_.front();
         if (horizon_ && top.key > *horizon_) return false;
-        Stream &stream = streams_[top.stream];
-        Entry following_entry{};
+        const std::uint32_t index = top.stream();
+        Stream &stream = streams_[index];
+        Entry following_entry;
         if (stream.open == nullptr) {  // reached: now its first record can be read
-            if (advance(top.stream, following_entry)) {
+            if (advance(index, following_entry)) {
                 replace_top(following_entry);
             } else {
                 remove_top();
@@ -239,17 +241,17 @@ bool SpoolEvents::next(Event &event) {
             open.head_key = std::max(open.head_key, stream.last_key);
         } else if (taken_back(open.head)) {
             open.has_head = false;
-            if (advance(top.stream, following_entry)) {
+            if (advance(index, following_entry)) {
                 replace_top(following_entry);
             } else {
                 remove_top();
             }
             continue;
         } else {
-            take_head(top.stream, event);
+            take_head(index, event);
         }
         event.t_ns = reader_->clock().utc_ns(top.key);
-        if (advance(top.stream, following_entry)) {
+        if (advance(index, following_entry)) {
             replace_top(following_entry);
         } else {
             remove_top();
@@ -373,8 +375,14 @@ void SpoolEvents::describe(const SpoolRecord &record, Event &event) const {
     }
 }
 
-// Lines up the event of a call's end. `event` is that of its begin.
-void SpoolEvents::finish_call(std::uint32_t index, const SpoolRecord &record, Event event) {
+// Lines up the event of a call's end.
+void SpoolEvents::finish_call(std::uint32_t index, const SpoolRecord &record, const Event &begin) {
+    Stream &stream = streams_[index];
+    if (stream.open == nullptr) return;
+    const std::uint64_t key = std::max({key_of(record, record.begin), key_of(record, record.end)});
+    std::vector<Ending> &endings = stream.open->endings;
+    const auto place = std::find_if(endings.rbegin(), endings.rend(), [key](const Ending &e) { return e.key >= key; });
+    Event &event = endings.insert(place.base(), {key, begin})->event;
     if (record.kind == RecordKind::wait_child) {
         event.kind = EventKind::child_wait_ended;
         event.start = record.b;
@@ -387,12 +395,6 @@ void SpoolEvents::finish_call(std::uint32_t index, const SpoolRecord &record, Ev
     event.file = number(record.file);
     event.description = number(record.description);
     event.duration_ns = reader_->clock().interval_ns(record.clock, record.begin, record.end);
-    const std::uint64_t key = std::max({key_of(record, record.begin), key_of(record, record.end)});
-    Stream &stream = streams_[index];
-    if (stream.open == nullptr) return;
-    std::vector<Ending> &endings = stream.open->endings;
-    const auto place = std::find_if(endings.rbegin(), endings.rend(), [key](const Ending &e) { return e.key >= key; });
-    endings.insert(place.base(), {key, event});
 }
 
 // False: it was known already, and is only said again in another chunk of a ring.

@@ -45,6 +45,7 @@ class SpoolEvents final : public EventPart {
         SpoolRecord head;  // the next record, if has_head
         bool has_head = false;
         std::uint64_t head_key = 0;
+        std::uint32_t head_rank = 0;
         std::uint32_t speaker = 0;    // Event::speaker of what comes
         std::vector<Ending> endings;  // latest first
 
@@ -63,12 +64,15 @@ class SpoolEvents final : public EventPart {
         Event event;
     };
     struct Entry {
-        std::uint64_t key;
-        std::uint32_t rank;
-        std::uint32_t stream;
+        std::uint64_t key = 0;
+        std::uint64_t rank_and_stream = 0;
+
+        Entry() = default;
+        Entry(std::uint64_t when, std::uint32_t rank, std::uint32_t stream)
+            : key(when), rank_and_stream(std::uint64_t{rank} << 32 | stream) {}
+        std::uint32_t stream() const { return static_cast<std::uint32_t>(rank_and_stream); }
         bool operator>(const Entry &other) const {
-            if (key != other.key) return key > other.key;
-            return rank != other.rank ? rank > other.rank : stream > other.stream;
+            return key != other.key ? key > other.key : rank_and_stream > other.rank_and_stream;
         }
     };
 
@@ -84,7 +88,7 @@ class SpoolEvents final : public EventPart {
     bool taken_back(SpoolRecord &head) const;
     void take_head(std::uint32_t index, Event &event);
     void describe(const SpoolRecord &record, Event &event) const;
-    void finish_call(std::uint32_t index, const SpoolRecord &record, Event event);
+    void finish_call(std::uint32_t index, const SpoolRecord &record, const Event &begin);
     bool learn_process(const SpoolRecord &record);
     std::string own_trace_id(const ProcessInfo &info) const;
     std::uint32_t learn_sharer(const SpoolRecord &record);
