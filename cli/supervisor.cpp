@@ -23,7 +23,10 @@ namespace planloop::cli {
 namespace {
 
 constexpr int kBusyLookMs = 2;  // between two looks for new processes while there are some
-constexpr int kIdleLookMs = 8;  // when there were none for a while: a quarter of a per cent of a core
+constexpr int kIdleLookMs = 8;  // when there were none for a while
+// When there were none for kQuietAfter: each time that it wakes up takes the kernel some 30 us.
+constexpr int kQuietLookMs = 20;
+constexpr std::chrono::seconds kQuietAfter{2};
 constexpr std::chrono::milliseconds kPatience{700};  // for the log, once the program has ended
 
 // Data of an epoll event; a pid otherwise, which is smaller than these.
@@ -93,7 +96,11 @@ class Supervisor {
             if (!export_) start_export(true);
             const bool shares = shares_.look();
             any = watch_.look() || shares;
-            look_ms_ = any ? kBusyLookMs : std::min(look_ms_ + 1, kIdleLookMs);
+            const auto now = std::chrono::steady_clock::now();
+            if (any || spool_.claimed_bytes() != claimed_bytes_) last_news_ = now;
+            claimed_bytes_ = spool_.claimed_bytes();
+            const int most_ms = now - last_news_ < kQuietAfter ? kIdleLookMs : kQuietLookMs;
+            look_ms_ = any ? kBusyLookMs : std::min(look_ms_ + 1, most_ms);
         } else {
             look_ms_ = kIdleLookMs;
         }
@@ -186,6 +193,8 @@ class Supervisor {
     std::optional<std::chrono::steady_clock::time_point> kill_at_;  // set: a deadlock ends the program
     bool killed_ = false;
     bool finished_ = false;
+    std::chrono::steady_clock::time_point last_news_ = std::chrono::steady_clock::now();
+    std::uint64_t claimed_bytes_ = 0;  // at the last look
     int look_ms_ = kBusyLookMs;
 };
 

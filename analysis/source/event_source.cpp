@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <map>
 #include <set>
@@ -63,6 +64,7 @@ class SessionSource final : public EventSource {
         event.t_ns = last_ns_ = std::max(event.t_ns, last_ns_);
     }
     void find_parts();
+    bool may_have_new_spools();
     void find_spools();
     void find_log();
     bool spool_is_read(const std::string &name) const {
@@ -76,14 +78,31 @@ class SessionSource final : public EventSource {
     std::set<std::string> spools_;                 // names of those that are read
     std::set<std::string> exported_;               // the same, and what they were called while they were written
     std::map<std::string, std::string> failures_;  // by path
+    timespec changed_{};                           // the folder of spools, last
+    std::chrono::steady_clock::time_point changed_seen_;
     bool has_log_ = false;
     bool at_end_ = false;
     std::int64_t last_ns_ = 0;
     std::uint64_t late_ = 0;
 };
 
+// A folder whose time has been the same for a second has not changed since it was listed: by then the kernel gives a
+// change another time, even where its times go in steps.
+bool SessionSource::may_have_new_spools() {
+    constexpr std::chrono::seconds kSettled{1};
+    struct stat status {};
+    if (!failures_.empty() || stat(session_.spool_dir().c_str(), &status) != 0) return true;
+    const auto now = std::chrono::steady_clock::now();
+    const timespec &changed = status.st_mtim;
+    if (changed.tv_sec != changed_.tv_sec || changed.tv_nsec != changed_.tv_nsec) {
+        changed_ = changed;
+        changed_seen_ = now;
+    }
+    return now - changed_seen_ < kSettled;
+}
+
 void SessionSource::find_parts() {
-    find_spools();
+    if (may_have_new_spools()) find_spools();
     if (!has_log_) find_log();
 }
 
