@@ -199,7 +199,10 @@ std::span<const Command> commands() {
 std::string usage_of(const Command &command) {
     std::string out = fmt::format("planloop {}", command.name);
     if (!command.operands.empty()) out += fmt::format(" {}", command.operands);
-    for (const Option &option : command.options) out += fmt::format(" [{}]", option_text(option));
+    constexpr std::size_t kMostNamed = 5;  // more are no help in one line; --help has them below it
+    if (command.options.size() > kMostNamed) out += " [OPTION...]";
+    for (const Option &option : command.options)
+        if (command.options.size() <= kMostNamed) out += fmt::format(" [{}]", option_text(option));
     if (command.takes_program) out += command.program_optional ? " [-- CMD [ARGUMENT...]]" : " -- CMD [ARGUMENT...]";
     return out;
 }

@@ -166,6 +166,7 @@ class Help(TracedTest):
                 shown = self.planloop(*name.split(), "--help")
                 self.assertEqual((shown.returncode, shown.stderr), (0, ""))
                 self.assertIn(f"usage: planloop {name}", shown.stdout)
+                self.assertLessEqual(max(len(line) for line in shown.stdout.splitlines()), 120)
                 self.assertIn("\nexample: ", shown.stdout)
 
     def test_version(self):

@@ -6,9 +6,8 @@ import shutil
 import signal
 import subprocess
 import unittest
-from pathlib import Path
 
-from harness import BINARY, FAMILIES, LOCK_CALLS, TracedTest, wait_until
+from harness import BINARY, FAMILIES, LOCK_CALLS, TracedTest, kernel_locks, wait_until
 
 
 class System(TracedTest):
@@ -82,13 +81,17 @@ class System(TracedTest):
         process.kill()
         stage.close()
 
-    def test_shells_that_hold_through_inherited_descriptors(self):
-        files = [self.file(name) for name in "ab"]
+    def test_rings_of_shells_that_hold_through_inherited_descriptors(self):
+        for size in (2, 3, 13):
+            with self.subTest(size=size):
+                self.ring_of_shells([self.file(f"{size}-{place}") for place in range(size)])
+
+    def ring_of_shells(self, files):
         script = 'exec 9>"$1"; flock 9; echo ready; read x; flock "$2" true; :'
         shells = [
-            subprocess.Popen(["bash", "-c", script, "shell", str(files[i]), str(files[1 - i])],
+            subprocess.Popen(["bash", "-c", script, "shell", str(file), str(files[(place + 1) % len(files)])],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-            for i in (0, 1)
+            for place, file in enumerate(files)
         ]
         try:
             for shell in shells:
@@ -96,21 +99,18 @@ class System(TracedTest):
             for shell in shells:
                 shell.stdin.write(b"\n")
                 shell.stdin.flush()
+            for file in files:
+                wait_until(f"a flock(1) waits for {file}", lambda: any(lock.waits for lock in kernel_locks(file)))
+            inodes = {str(file.stat().st_ino) for file in files}
 
-            def waiters():
-                text = Path("/proc/locks").read_text()
-                return all("-> FLOCK" in text and str(file.stat().st_ino) in text for file in files) and sum(
-                    str(file.stat().st_ino) in line for file in files for line in text.splitlines() if "->" in line
-                ) == 2
+            def circles():  # one look can miss lines of /proc/locks
+                return [finding for finding in self.look()["findings"]
+                        if inodes & {lock.rpartition(":")[2] for lock in finding["locks"]}]
 
-            wait_until("both flock(1) wait", waiters)
-            found = [
-                finding
-                for finding in self.look()["findings"]
-                if any(str(file.stat().st_ino) in lock for file in files for lock in finding["locks"])
-            ]
-            self.assertEqual([finding["kind"] for finding in found], ["deadlock"])
-            self.assertEqual([who["process"] for who in found[0]["participants"]], ["flock", "flock"])
+            (found,) = wait_until("the circle is found", circles)
+            self.assertEqual(found["kind"], "deadlock")
+            self.assertEqual([who["process"] for who in found["participants"]], ["flock"] * len(files))
+            self.assertEqual({who["waits_for"].rpartition(":")[2] for who in found["participants"]}, inodes)
         finally:
             for shell in shells:
                 os.killpg(shell.pid, signal.SIGKILL)  # the flock(1) that it waits for, too
