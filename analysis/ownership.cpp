@@ -66,7 +66,8 @@ void Ownership::take_in(const Event &event) {
 
 HoldEnd Ownership::ended_by(const Event &event, Reason reason) const {
     const std::uint32_t image = event.speaker != 0 ? event.speaker : event.process;
-    return {event.t_ns, reason, EndCertainty::exact, 0, image, event.thread, event.pid, event.tid, event.site};
+    return {event.t_ns, reason,    EndCertainty::exact, 0, image, model_.table.stream_of(event),
+            event.pid,  event.tid, event.site};
 }
 
 // Who owns what a lock call takes. Its descriptor is looked up for every family: a close of it ends POSIX locks too.

@@ -44,6 +44,7 @@ class Ownership {
     void process_forked(const Event &event, Index process);
     void process_started(const Event &event);
     void process_replaced(Index process, const Event &event);
+    bool only_new_image_spoke(Index process) const;
     void process_left_sight(const Event &event);
     void process_ended(const Event &event);
     void child_wait(const Event &event, Index process);

@@ -1,4 +1,5 @@
 // The part of Ownership that follows processes and descriptors.
+#include <algorithm>
 #include <cerrno>
 
 #include "analysis/ownership.h"
@@ -142,13 +143,22 @@ void Ownership::process_started(const Event &event) {
         const Index parent = model_.table.find_image(info.parent_process);
         if (parent != kNone && parent != process && model_.table.process(parent).nameless_children)
             model_.table.copy_descriptors(parent, process);
-    } else if (model_.table.process(process).image != 0) {
+    } else if (model_.table.process(process).image != 0 && !only_new_image_spoke(process)) {
         process_replaced(process, event);
     }
+    model_.table.process(process).execs = false;
     model_.table.count(process);
     model_.table.process(process).out_of_sight = false;
     model_.table.attach(process, event.process, info);
     if (!model_.table.process(process).undecided.empty()) holds_.decide_all(model_.table.process(process), nullptr);
+}
+
+// A program may write to planloop.jsonl before it has cause to write to the spool: then it is it who waits by now, not
+// the program that it replaced.
+bool Ownership::only_new_image_spoke(Index index) const {
+    const Process &process = model_.table.process(index);
+    return process.execs && std::all_of(process.threads.begin(), process.threads.end(),
+                                        [&](Index thread) { return model_.table.thread(thread).hearsay; });
 }
 
 // exec ends all threads but one and forgets every number; descriptors and POSIX locks stay. What is closed on exec was
@@ -160,6 +170,7 @@ void Ownership::process_replaced(Index process, const Event &event) {
         holds_.drop_all(model_.table.thread(thread).owned, ended_by(event, Reason::exec));
     model_.table.release_threads(process);
     for (Descriptor &descriptor : model_.table.process(process).descriptors) descriptor.inherited = true;
+    model_.table.process(process).execs = event.kind == EventKind::process_exec;
 }
 
 void Ownership::process_left_sight(const Event &event) {

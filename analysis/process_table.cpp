@@ -78,8 +78,16 @@ Index ProcessTable::thread_of(const Event &event, Index process) {
         event.thread != 0 ? event.thread : std::uint64_t{1} << 40 | static_cast<std::uint32_t>(event.tid);
     const Index known = by_stream_.find(key);
     if (known != kNone && threads_[known].process == process) return known;
+    const bool hearsay = source_.process(event.process).hearsay;
+    hearsay_ = hearsay_ || hearsay;
+    if (const Index same = thread_with_other_voice(process, event.tid, hearsay); same != kNone) {
+        threads_[same].other_stream = event.thread;
+        by_stream_.put(key, same);
+        return same;
+    }
     const Index index = threads_.make();
     Thread &thread = threads_[index];
+    thread.hearsay = hearsay;
     thread.polls.fill(kNone);
     thread.stream = event.thread;
     thread.tid = event.tid;
@@ -93,9 +101,25 @@ Index ProcessTable::thread_of(const Event &event, Index process) {
     return index;
 }
 
+Index ProcessTable::thread_with_other_voice(Index process, std::int32_t tid, bool hearsay) const {
+    if (!hearsay_ || tid == 0) return kNone;
+    for (const Index index : processes_[process].threads) {
+        const Thread &thread = threads_[index];
+        if (thread.tid == tid && thread.hearsay != hearsay && thread.other_stream == 0) return index;
+    }
+    return kNone;
+}
+
+std::uint32_t ProcessTable::stream_of(const Event &event) const {
+    if (!hearsay_ || event.thread == 0) return event.thread;
+    const Index thread = find_stream(event.thread);
+    return thread == kNone ? event.thread : threads_[thread].stream;
+}
+
 void ProcessTable::release_threads(Index process) {
     for (const Index thread : processes_[process].threads) {
-        if (by_stream_.find(threads_[thread].key) == thread) by_stream_.erase(threads_[thread].key);
+        for (const std::uint64_t key : {threads_[thread].key, std::uint64_t{threads_[thread].other_stream}})
+            if (key != 0 && by_stream_.find(key) == thread) by_stream_.erase(key);
         threads_.release(thread);
     }
     processes_[process].threads.clear();

@@ -25,6 +25,8 @@ struct Thread {
     std::uint32_t stream = 0;
     std::int32_t tid = 0;
     std::uint64_t key = 0;
+    std::uint32_t other_stream = 0;  // the same thread's in planloop.jsonl, or in the spool if `stream` is the former's
+    bool hearsay = false;            // `stream` is one of planloop.jsonl
     Index process = kNone;
     Index request = kNone;              // innermost open lock call
     std::array<Index, kPolls> polls{};  // failed tries that may go on, newest first
@@ -56,6 +58,7 @@ struct Process {
     bool counted = false;            // in processes_seen()
     bool main_seen = false;          // its first thread was counted
     bool nameless_children = false;  // it forked a child whose pid is not known
+    bool execs = false;              // said that it becomes another program, which has not said that it began
     bool out_of_sight = false;       // became a program that is not traced: how it ends is not recorded
     std::vector<Index> threads;
     std::vector<Descriptor> descriptors;  // by fd
@@ -86,6 +89,9 @@ class ProcessTable {
     // The process and thread an event comes from, made when unknown.
     Index process_of(const Event &event);
     Index thread_of(const Event &event, Index process);
+    // The stream of the thread that the event comes from: what a program writes to planloop.jsonl itself is told of the
+    // thread that the spool knows.
+    std::uint32_t stream_of(const Event &event) const;
     Index find_pid(std::int32_t pid) const { return by_pid_.find(static_cast<std::uint32_t>(pid)); }
     Index find_image(std::uint32_t image) const { return by_image_.find(image); }
     Index find_stream(std::uint32_t stream) const { return by_stream_.find(stream); }
@@ -132,6 +138,7 @@ class ProcessTable {
     std::uint64_t threads_seen() const { return threads_seen_; }
 
   private:
+    Index thread_with_other_voice(Index process, std::int32_t tid, bool hearsay) const;
     const Descriptor *find_descriptor(Index process, std::int64_t fd) const;
     Index make_description(Index file, std::uint32_t number);
     Index adopt_number(Index into, std::uint32_t number);
@@ -144,6 +151,7 @@ class ProcessTable {
     Pool<Description> descriptions_;
     FlatMap by_pid_, by_image_, by_stream_, by_number_;
     std::uint64_t processes_seen_ = 0, threads_seen_ = 0;
+    bool hearsay_ = false;  // there is any
 };
 
 }  // namespace planloop::analysis

@@ -26,7 +26,7 @@ Index Waits::begin(const Event &event, Index process, Index thread, Index lock, 
         request.process = process;
         request.thread = thread;
         request.image = event.speaker != 0 ? event.speaker : event.process;
-        request.stream = event.thread;
+        request.stream = model_.table.thread(thread).stream;
         request.pid = event.pid;
         request.tid = event.tid;
         request.blocking = (event.flags & wire::kBlocking) != 0;

@@ -3,10 +3,12 @@
 //   session_worker SESSION TURNS INSIDE   each turn makes and removes the file INSIDE, which must not be there;
 //                                         prints the longest wait in seconds
 //   session_worker SESSION hold           prints "held" once it holds the lock, and keeps it until its input ends
+//   session_worker SESSION flock FILE     the same, then takes the flock of FILE as well, and ends
 //
 // Status 1 and a line on stderr when something is wrong.
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,14 +25,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-int hold(const planloop::Session &session) {
+int hold(const planloop::Session &session, const char *file) {
     planloop::SessionLock lock(session, {.operation = "hold"});
     const std::lock_guard guard(lock);
     std::puts("held");
     std::fflush(stdout);
     while (std::getchar() != EOF) {
     }
-    return 0;
+    if (file == nullptr) return 0;
+    const int fd = ::open(file, O_RDWR | O_CLOEXEC);
+    return fd >= 0 && ::flock(fd, LOCK_EX) == 0 ? 0 : 1;
 }
 
 int take_turns(const planloop::Session &session, int turns, const char *inside) {
@@ -61,7 +65,8 @@ int main(int argc, char **argv) try {
         std::fprintf(stderr, "%s\n", session.error().message.c_str());
         return 1;
     }
-    if (std::string_view(argv[2]) == "hold") return hold(*session);
+    if (std::string_view(argv[2]) == "hold") return hold(*session, nullptr);
+    if (std::string_view(argv[2]) == "flock" && argc == 4) return hold(*session, argv[3]);
     return argc == 4 ? take_turns(*session, std::atoi(argv[2]), argv[3]) : 2;
 } catch (const std::exception &error) {
     std::fprintf(stderr, "%s\n", error.what());
