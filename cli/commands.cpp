@@ -95,7 +95,8 @@ constexpr std::array kCommands{
     Command{"dev run", "run a program and record every file lock that it and its children take", kRunOptions, true,
             "The program is not changed and needs no rights: a library is preloaded into it. planloop ends with the\n"
             "program's own exit status, or by the signal that ended it; with --fail-on by 1 when the program itself\n"
-            "succeeded and there is such a finding. A deadlock is told on stderr while it hangs; --on-deadlock\n"
+            "succeeded and there is such a finding, however long that takes to find out. Without it nothing holds up\n"
+            "the program's end for more than a second. A deadlock is told on stderr while it hangs; --on-deadlock\n"
             "terminate then sends SIGTERM, and SIGKILL two seconds later, to all recorded processes, and planloop\n"
             "ends as the program then does, but never by 0.\n",
             "planloop dev run --session build -- make -j8",

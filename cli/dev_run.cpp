@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <memory>
@@ -18,12 +19,10 @@
 #include <system_error>
 #include <vector>
 
-#include "analysis/render/text.h"
-#include "analysis/source/event_source.h"
-#include "cli/analysis_options.h"
 #include "cli/child.h"
 #include "cli/command.h"
 #include "cli/fail_on.h"
+#include "cli/final_report.h"
 #include "cli/output.h"
 #include "cli/preload_library.h"
 #include "cli/program.h"
@@ -35,6 +34,9 @@
 
 namespace planloop::cli {
 namespace {
+
+// Of a program's end by what was recorded: a second, less what ending takes.
+constexpr std::chrono::milliseconds kLongestHoldUp{950};
 
 int failed_to_start(const std::string &name, int error) {
     say(exec_failure_text(name, error));
@@ -90,31 +92,6 @@ Environment environment_of(const Preparation &made) {
             {"PLANLOOP_SESSION", made.session.id},
             {"PLANLOOP_HOME", home},
             {"ASAN_OPTIONS", asan_options()}};
-}
-
-// The report that `dev locks` would give now: that of the analysis which went along, unless it did not get everything,
-// or not in order.
-std::optional<analysis::Report> final_report(const Session &session, const LiveExport::Outcome &outcome) {
-    if (!outcome.error.empty()) say(fmt::format("planloop.jsonl is not complete: {}", outcome.error));
-    if (outcome.report) return outcome.report;
-    Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session);
-    if (!source) {
-        say(source.error().message);
-        return std::nullopt;
-    }
-    analysis::AnalysisOptions options = options_for(session);
-    options.named_call_sites = 0;
-    return analysis::analyse(**source, options);
-}
-
-void say_verdict(const Session &session, const std::optional<analysis::Report> &report) {
-    if (report) {
-        say(fmt::format("session {}: {}", session.id, analysis::recorded_sentence(*report)));
-        say(fmt::format("{}; to see it: planloop dev locks --session {}", analysis::verdict_sentence(*report),
-                        session.id));
-        return;
-    }
-    say(fmt::format("session {}: what was recorded cannot be read", session.id));
 }
 
 Result<std::uint64_t> size_of(const Arguments &arguments, const char *option, std::uint64_t least) {
@@ -193,11 +170,12 @@ Result<int> run_dev_run(const Arguments &arguments) {
         end_like(status);
     }
     made->spool.reset();
-    const std::optional<analysis::Report> report = final_report(made->session, result->outcome);
-    say_verdict(made->session, report);
+    std::optional<std::chrono::steady_clock::time_point> until;
+    if (fatal->empty()) until = result->ended_at + kLongestHoldUp;
+    const std::optional<analysis::Report> report = tell_verdict(made->session, result->outcome, until);
     if (result->terminated) say("the program was ended because of the deadlock (--on-deadlock=terminate)");
     const bool succeeded = WIFEXITED(result->wait_status) && WEXITSTATUS(result->wait_status) == 0;
-    if (succeeded && (result->terminated || (report && has_finding(*report, *fatal)))) return kExitFinding;
+    if (succeeded && (result->terminated || (report && has_finding(*report, *fatal)))) end_like(kExitFinding << 8);
     end_like(result->wait_status);
 }
 

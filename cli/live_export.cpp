@@ -30,7 +30,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kLookInterval{25};
-constexpr std::chrono::milliseconds kQuietInterval{60};  // when nothing has happened for kQuietLooks looks
+constexpr std::chrono::milliseconds kQuietInterval{75};  // when nothing has happened for kQuietLooks looks
 constexpr int kQuietLooks = 80;
 constexpr std::chrono::milliseconds kShortInterval{3};  // while a deadlock waits to be confirmed
 constexpr std::uint64_t kEventsBetweenLooks = 4'096;    // at deadlocks, when there is no pause

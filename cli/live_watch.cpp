@@ -27,7 +27,8 @@ using analysis::Participant;
 using analysis::ThreadLook;
 
 constexpr std::chrono::milliseconds kLongestPause{250};
-constexpr int kGenerations = 8;  // of parents that hold a lock for the one that waits
+constexpr std::size_t kMostRemembered = 1'000;  // circles
+constexpr int kGenerations = 8;                 // of parents that hold a lock for the one that waits
 
 std::optional<LockId> kernel_lock(std::string_view id) {
     const std::optional<LockId> lock = parse_lock_id(id.substr(0, id.find('#')));
@@ -74,6 +75,11 @@ bool has_lock(pid_t pid, const LockId &lock) {
     return false;
 }
 
+std::vector<std::uint64_t> in_order(std::vector<std::uint64_t> calls) {
+    std::sort(calls.begin(), calls.end());
+    return calls;
+}
+
 bool has_its_locks(const Participant &who) {
     return std::all_of(who.holds.begin(), who.holds.end(), [&](const std::string &id) {
         const std::optional<LockId> lock = kernel_lock(id);
@@ -111,8 +117,13 @@ void LiveWatch::deadlock_stands(const analysis::StandingDeadlock &deadlock) {
 }
 
 bool LiveWatch::was_told(const analysis::StandingDeadlock &deadlock) const {
-    return std::any_of(deadlock.entries.begin(), deadlock.entries.end(),
-                       [&](std::uint64_t entry) { return told_.count(entry) != 0; });
+    const std::vector<std::uint64_t> calls = in_order(deadlock.entries);
+    const bool again = deadlock.finding.participants.front().times > 1;
+    return std::any_of(told_.begin(), told_.end(), [&](const std::vector<std::uint64_t> &told) {
+        return std::includes(told.begin(), told.end(), calls.begin(), calls.end()) ||
+               std::includes(calls.begin(), calls.end(), told.begin(), told.end()) ||
+               (again && std::find_first_of(told.begin(), told.end(), calls.begin(), calls.end()) != told.end());
+    });
 }
 
 bool LiveWatch::look() {
@@ -140,7 +151,8 @@ bool LiveWatch::look() {
             continue;
         }
         tell_(finding);
-        told_.insert(candidate.deadlock.entries.begin(), candidate.deadlock.entries.end());
+        told_.push_back(in_order(candidate.deadlock.entries));
+        if (told_.size() > kMostRemembered) told_.pop_front();
         at = candidates_.erase(at);
     }
     return soon;

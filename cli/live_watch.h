@@ -8,7 +8,9 @@
 // passes. What does not pass is looked at again for as long as it stands in the recording.
 //
 // Told is what is certain; what a running thread or sharer might still dissolve (certainty `likely`) only after it
-// stood for kLikelyPatience; what is merely possible never. Each circle is told once.
+// stood for kLikelyPatience; what is merely possible never. Each circle is told once: one that grows, shrinks, or
+// closes again since an interrupted call was repeated is the same; one that closes by another call of somebody who was
+// in one is another.
 //
 // Threads: one user at a time. Errors: none; what may not be read does not contradict.
 #ifndef PLANLOOP_CLI_LIVE_WATCH_H
@@ -16,9 +18,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,7 +52,7 @@ class LiveWatch : public analysis::DeadlockListener {
 
     std::function<void(const analysis::Finding &)> tell_;
     std::map<std::uint64_t, Candidate> candidates_;
-    std::set<std::uint64_t> told_;  // blocked calls
+    std::deque<std::vector<std::uint64_t>> told_;  // the newest, each with its blocked calls in order
 };
 
 // What is said of one: its kind, since when, who and for what.

@@ -82,6 +82,7 @@ class Supervisor {
         Supervised result;
         result.wait_status = *wait_status_;
         result.terminated = kill_at_.has_value();
+        result.ended_at = give_up_at_ - kPatience;
         if (export_) result.outcome = export_->outcome();
         return result;
     }

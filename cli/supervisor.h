@@ -9,6 +9,7 @@
 
 #include <signal.h>
 
+#include <chrono>
 #include <cstdint>
 
 #include "cli/child.h"
@@ -27,6 +28,7 @@ enum class OnDeadlock : std::uint8_t { report, terminate };
 struct Supervised {
     int wait_status = 0;
     bool terminated = false;  // because of a deadlock
+    std::chrono::steady_clock::time_point ended_at;
     LiveExport::Outcome outcome;
 };
 

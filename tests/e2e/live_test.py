@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import subprocess
+import time
 import unittest
 from pathlib import Path
 
@@ -105,6 +106,25 @@ class Live(TracedTest):
         said = self.rest(stage)
         self.assertNotRegex(said, TOLD, "each once, and nothing else")
 
+    def test_another_circle_of_a_call_that_was_in_one_is_told(self):
+        stage = self.stage()
+        one, other = stage.cast(2)
+        files = [self.file(name) for name in "abc"]
+        for actor in (one, other):
+            for file in files:
+                actor.call(f"open {file}")
+        one.call("flock 3 ex")
+        one.call("flock 5 ex")
+        other.call("flock 4 ex")
+        one.block("flock 4 ex", files[1])  # for all the time
+        for lock in (3, 5):
+            other.block(f"flock {lock} ex", files[lock - 3])
+            self.assertIn(f"holds {files[lock - 3]} and waits for {files[1]}", self.told(stage))
+            other.interrupt()
+        other.call("flock 4 un")
+        one.end()
+        self.assertNotRegex(self.rest(stage), TOLD)
+
     def test_a_circle_that_somebody_could_open_is_told_when_nobody_can_any_more(self):
         for last_words in ("close 3", "exit 0", None):
             with self.subTest(last_words=last_words):
@@ -137,7 +157,27 @@ class Live(TracedTest):
         run = self.traced("perl", "-e", CONTENDERS, self.folder, 200, HARD_S, timeout=PATIENCE_S + 4 * HARD_S)
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertNotRegex(run.stderr, TOLD)
-        self.assertIn("no deadlock", run.stderr)
+        report = json.loads(self.planloop("dev", "locks", "--session", self.session, "--json", "--limit", "1").stdout)
+        self.assertEqual([found for found in report["findings"] if "deadlock" in found["kind"]], [])
+
+    def test_what_takes_long_to_read_holds_up_no_program_s_end(self):
+        self.traced("flock", self.file(), "true")
+        log = self.home / "sessions" / self.session / "logs" / "planloop.jsonl"
+        os.truncate(log, log.stat().st_size + (5 << 30))  # a hole
+
+        def held_up(*options):
+            command = [BINARY, "dev", "run", "--session", self.session, *options, "--", "sh", "-c", "date +%s.%N >$0; exit 3"]
+            run = self.run_program([*command, self.folder / "end"], timeout=3 * PATIENCE_S)
+            self.assertEqual(run.returncode, 3)
+            return run.stderr, time.time() - float((self.folder / "end").read_text())
+
+        # Whoever wants the verdict as a status waits for it.
+        said, reading_s = held_up("--fail-on=deadlock")
+        self.assertIn("no deadlock", said)
+        said, held_up_s = held_up()
+        print(f"read in {reading_s:.1f} s, held up for {held_up_s:.2f} s")
+        self.assertIn("takes longer than a run waits", said)
+        self.assertLess(held_up_s, reading_s)
 
     def test_on_deadlock_terminate_ends_the_programs(self):
         script = 'flock a sh -c "echo >p; read x <q; flock b true" & flock b sh -c "read x <p; echo >q; flock a true" & wait'
