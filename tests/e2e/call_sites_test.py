@@ -2,10 +2,12 @@
 
 import os
 import unittest
+from pathlib import Path
 
 from harness import PROGRAMS, PYTHON, TracedTest
 
 PLUGIN = PROGRAMS / "libplugin_locker.so"
+LOCK_PAIRS = (Path(__file__).parent.parent / "support" / "lock_pairs.cpp").read_text().splitlines()
 
 # A library is opened, called and closed; then other code of the same size may lie at its addresses.
 PROGRAM = """
@@ -58,6 +60,27 @@ class CallSites(TracedTest):
 
     def test_the_same_in_a_flight_recorder(self):
         self.check(self.sites("--ring", "1M"))
+
+    def test_of_programs_at_a_fixed_and_at_a_random_address_that_children_of_vfork_became(self):
+        """The child of vfork, in its parent's memory, must neither tell modules nor count as having told them."""
+        fixed, moved, lock = PROGRAMS / "lock_pairs_fixed", PROGRAMS / "lock_pairs", self.file()
+        self.assertEqual([fixed.read_bytes()[16], moved.read_bytes()[16]], [2, 3], "ET_EXEC, ET_DYN")
+        lines = ("import fcntl, subprocess, sys", "file = open(sys.argv[1])", "fcntl.flock(file, fcntl.LOCK_EX)",
+                 "fcntl.flock(file, fcntl.LOCK_UN)", "for program in sys.argv[2:] * 2:",
+                 "    subprocess.run([program, sys.argv[1], '1'], check=True)",  # vfork, where Python may
+                 "    fcntl.flock(file, fcntl.LOCK_EX)", "    fcntl.flock(file, fcntl.LOCK_UN)")
+        run = self.traced(PYTHON, "-c", "\n".join(lines), lock, fixed, moved)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        sites = [entry["call_site"] for entry in self.report().events("lock_acquired")]
+        for place, site in enumerate(sites):
+            with self.subTest(place=place):
+                if place % 2 == 0:
+                    self.assertIn("python", site["module"])
+                    continue
+                self.assertEqual(site["module"], str(fixed if place % 4 == 1 else moved))
+                self.assertEqual((site["function"], os.path.basename(site["file"])), ("main", "lock_pairs.cpp"))
+                self.assertIn("flock(fd, LOCK_EX)", LOCK_PAIRS[site["line"] - 1])
+        self.assertEqual(len(sites), 9)
 
     @unittest.skipUnless(os.uname().machine == "x86_64", "the code is x86-64")
     def test_of_code_that_belongs_to_no_file_is_not_known(self):
