@@ -5,10 +5,9 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "lockcore/descriptor.h"
 
@@ -23,10 +22,19 @@ std::optional<ProcessStatus> status_in(const std::string &path) {
     return parse_process_status({bytes, static_cast<std::size_t>(got)});
 }
 
+// A process may end between any two of these calls: what could be read then counts. (A file stream's iterators throw.)
 std::string arguments_in(const std::string &path) {
     constexpr std::size_t kMost = 4096;
-    std::ifstream file(path, std::ios::binary);
-    return spaced_arguments({std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()}).substr(0, kMost);
+    const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    std::string text(kMost, '\0');
+    std::size_t length = 0;
+    while (length < kMost) {
+        const ssize_t got = ::read(file.get(), text.data() + length, kMost - length);
+        if (got <= 0) break;
+        length += static_cast<std::size_t>(got);
+    }
+    text.resize(length);
+    return spaced_arguments(std::move(text));
 }
 
 }  // namespace

@@ -7,7 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <string>
+#include <thread>
 
 namespace planloop {
 namespace {
@@ -60,6 +62,24 @@ TEST(ProcessStatus, PartsArgumentsBySpaces) {
     EXPECT_EQ(spaced_arguments(std::string("title\0\0\0", 8)), "title");
     EXPECT_EQ(spaced_arguments(""), "");
     EXPECT_EQ(command_line_of(getpid()), own_command_line());
+}
+
+// It may be gone between the opening of its file and the reading, which is an error then (ESRCH).
+TEST(ProcessStatus, AProcessThatEndsWhileItIsLookedAtHasNoCommandLine) {
+    constexpr int kProcesses = 500;
+    for (int i = 0; i < kProcesses; ++i) {
+        const pid_t child = fork();
+        ASSERT_GE(child, 0);
+        if (child == 0) _exit(0);
+        std::atomic<bool> reaped = false;
+        std::thread reaper([&] {
+            EXPECT_EQ(waitpid(child, nullptr, 0), child);
+            reaped = true;
+        });
+        while (!reaped) static_cast<void>(command_line_of(child));
+        reaper.join();
+        EXPECT_EQ(command_line_of(child), "");
+    }
 }
 
 }  // namespace
