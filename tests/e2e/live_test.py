@@ -154,10 +154,12 @@ class Live(TracedTest):
                 self.assertNotRegex(self.rest(stage), TOLD)
 
     def test_hard_contention_is_no_deadlock(self):
-        run = self.traced("perl", "-e", CONTENDERS, self.folder, 200, HARD_S, timeout=PATIENCE_S + 4 * HARD_S)
+        patience_s = PATIENCE_S + 4 * HARD_S
+        run = self.traced("perl", "-e", CONTENDERS, self.folder, 200, HARD_S, timeout=patience_s)
         self.assertEqual(run.returncode, 0, run.stderr)
         self.assertNotRegex(run.stderr, TOLD)
-        report = json.loads(self.planloop("dev", "locks", "--session", self.session, "--json", "--limit", "1").stdout)
+        locks = self.planloop("dev", "locks", "--session", self.session, "--json", "--limit", "1", timeout=patience_s)
+        report = json.loads(locks.stdout)
         self.assertEqual([found for found in report["findings"] if "deadlock" in found["kind"]], [])
 
     def test_what_takes_long_to_read_holds_up_no_program_s_end(self):
