@@ -332,32 +332,76 @@ bool Culprits::settle_behind(Index start) {
             to_settle_.pop_back();
             Process &process = model_.table.process(index);
             if (std::exchange(process.settled, epoch_) == epoch_) continue;
-            any |= settle_owned(process.owned);
-            for (const Index thread : process.threads) any |= settle_owned(model_.table.thread(thread).owned);
-            for (const Descriptor &descriptor : process.descriptors)
-                any |= settle_owned(model_.table.description(descriptor.description).owned);
-            const Index parent = process.parent_pid > 0 ? model_.table.find_pid(process.parent_pid) : kNone;
-            if (parent == kNone) continue;
-            const std::vector<Index> &above = model_.table.process(parent).threads;
+            for_owned(process, [&](const std::vector<Index> &owned) { any |= settle_owned(owned); });
             // A step for both: what is charged to the parent is passed on as the child passes it on.
-            if (std::any_of(above.begin(), above.end(),
-                            [&](Index thread) { return model_.table.thread(thread).waits_for_child; }))
-                to_settle_.push_back(parent);
+            if (const Index parent = waiting_parent(process); parent != kNone) to_settle_.push_back(parent);
         }
     }
     return any;
+}
+
+template <class Visit>
+void Culprits::for_owned(const Process &process, Visit visit) const {
+    visit(process.owned);
+    for (const Index thread : process.threads) visit(model_.table.thread(thread).owned);
+    for (const Descriptor &descriptor : process.descriptors)
+        visit(model_.table.description(descriptor.description).owned);
+}
+
+// That waits for a child of its: this one, as far as is known.
+Index Culprits::waiting_parent(const Process &process) const {
+    const Index parent = process.parent_pid > 0 ? model_.table.find_pid(process.parent_pid) : kNone;
+    if (parent == kNone) return kNone;
+    const std::vector<Index> &threads = model_.table.process(parent).threads;
+    const bool waits = std::any_of(threads.begin(), threads.end(),
+                                   [&](Index thread) { return model_.table.thread(thread).waits_for_child; });
+    return waits ? parent : kNone;
+}
+
+// Whether a wait for something that these own is passed on by whatever thread of theirs is stopped. It is not where the
+// thread that took it has it and runs: that the others wait for it, too, costs nobody anything.
+bool Culprits::passes_on(Index start) const {
+    bool passes = false;
+    int level = 0;
+    for (Index at = start; at != kNone && !passes && level <= kGenerations; ++level) {
+        const Process &process = model_.table.process(at);
+        for_owned(process, [&](const std::vector<Index> &owned) {
+            for (const Index index : owned) {
+                const Ranges &ranges = model_.ranges[index];
+                if (passes || model_.locks.domain(ranges.domain).waiters.empty()) continue;
+                const auto &segments = ranges.map.segments();
+                passes = std::any_of(segments.begin(), segments.end(), [&](const RangeMap::Segment &segment) {
+                    return !taker_runs(model_.holds[segment.hold]);
+                });
+            }
+        });
+        at = waiting_parent(process);
+    }
+    return passes;
+}
+
+bool Culprits::taker_runs(const Hold &hold) const {
+    if (!taker_has(hold)) return false;
+    const Thread &taker = model_.table.thread(hold.thread);
+    return taker.request == kNone && !taker.waits_for_child;
 }
 
 void Culprits::forget_holders(const std::vector<Index> &owned) {
     ++epoch_;
     for (const Index at : owned) {
         const Ranges &ranges = model_.ranges[at];
-        for (const Index waiter : model_.locks.domain(ranges.domain).waiters) {
+        const std::vector<Index> &waiters = model_.locks.domain(ranges.domain).waiters;
+        for (const Index waiter : waiters) {
             Request &request = model_.requests[waiter];
             settle(waiter);
             flush(request);
         }
-        for (const RangeMap::Segment &segment : ranges.map.segments()) model_.holds[segment.hold].culprit = kNone;
+        for (const RangeMap::Segment &segment : ranges.map.segments()) {
+            Hold &hold = model_.holds[segment.hold];
+            hold.culprit = kNone;
+            // Without the thread that took it, whichever of the others is stopped matters.
+            if (!waiters.empty()) model_.for_holders(hold, [&](Index process) { mark_waiting(process); });
+        }
     }
 }
 
@@ -376,7 +420,7 @@ void Culprits::update_stopped(Request &request) {
 
 void Culprits::look_at(Request &request) {
     request.looked = true;
-    if (settle_behind(request.process)) mark(request);
+    if (settle_behind(request.process) && passes_on(request.process)) mark(request);
     model_.locks[request.lock].queue.change(model_.now_ns, 1);
 }
 
@@ -399,10 +443,7 @@ void Culprits::mark_thread(Index index, int level) {
 }
 
 void Culprits::mark_bridges(const Hold &hold) {
-    if (hold.thread != kNone) {
-        const Thread &taker = model_.table.thread(hold.thread);
-        if (taker.stream == hold.stream && taker.request == kNone && !taker.waits_for_child) return;
-    }
+    if (taker_runs(hold)) return;
     model_.for_holders(hold, [&](Index process) { mark_waiting(process); });
 }
 

@@ -123,6 +123,11 @@ class Culprits {
     void stopped_behind(const Hold &hold, std::vector<Index> &out) const;
     void add_stopped(Index thread, int level, std::vector<Index> &out) const;
     void mark_thread(Index thread, int level);
+    template <class Visit>
+    void for_owned(const Process &process, Visit visit) const;
+    Index waiting_parent(const Process &process) const;
+    bool passes_on(Index process) const;
+    bool taker_runs(const Hold &hold) const;
     void mark(Request &request);
     bool settle_owned(const std::vector<Index> &owned);
     static void compact(Request &request);

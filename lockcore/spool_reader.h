@@ -159,7 +159,7 @@ class SpoolReader {
     bool of_this_boot_ = false;
     wire::Calibration created_{};
     std::uint64_t latest_claim_ = 0;  // when the youngest chunk was claimed, in ticks of the counter
-    std::uint32_t format_ = 0;  // version of the spool
+    std::uint32_t format_ = 0;        // version of the spool
     SpoolClock clock_;
     std::vector<SpoolStream> streams_;
     std::unordered_map<std::uint32_t, std::size_t> stream_index_;

@@ -17,7 +17,6 @@ namespace planloop::analysis {
 namespace {
 
 using test::Actor;
-using test::Outcome;
 using test::Scene;
 using test::Target;
 
@@ -325,20 +324,28 @@ class Naive {
     }
 };
 
-void compare_with_naive(std::uint32_t seed, std::size_t processes, int locks, int steps) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
+// Each of `processes` has so many threads; "process" in the naive model is a thread here.
+void compare_with_naive(std::uint32_t seed, std::size_t processes, int locks, int steps, std::size_t threads_each = 1) {
+    SCOPED_TRACE("seed " + std::to_string(seed) + ", " + std::to_string(threads_each) + " threads each");
     std::mt19937 random(seed);
     Scene scene;
-    Naive naive(processes);
+    const std::size_t threads = processes * threads_each;
+    Naive naive(threads);
     std::vector<Actor> actors;
-    std::vector<std::uint64_t> entry(processes);
+    std::vector<std::uint64_t> entry(threads);
     for (int lock = 1; lock <= locks; ++lock)
         scene.file(static_cast<std::uint32_t>(lock), "/tmp/" + std::to_string(lock), static_cast<std::uint64_t>(lock));
-    for (std::size_t i = 0; i < processes; ++i)
-        actors.push_back(scene.process(static_cast<std::int32_t>(100 + i), "p" + std::to_string(i)));
+    const auto pid_of = [&](std::size_t who) { return static_cast<std::int32_t>(100 + who / threads_each * 10); };
+    for (std::size_t i = 0; i < threads; ++i) {
+        const auto number = static_cast<std::int32_t>(i % threads_each);
+        actors.push_back(number == 0 ? scene.process(pid_of(i), "p" + std::to_string(i))
+                                     : scene.thread(actors[i - i % threads_each], pid_of(i) + number));
+    }
     const auto target = [&](std::size_t who, int lock, bool exclusive) {
-        return on(static_cast<std::uint32_t>(lock), static_cast<std::uint32_t>(who * 100 + static_cast<unsigned>(lock)),
-                  exclusive ? wire::Mode::exclusive : wire::Mode::shared);
+        const auto own = static_cast<std::uint32_t>(who * 100 + static_cast<unsigned>(lock));
+        Target made = on(static_cast<std::uint32_t>(lock), own, exclusive ? wire::Mode::exclusive : wire::Mode::shared);
+        made.fd = static_cast<std::int32_t>(own);
+        return made;
     };
     std::int64_t ms = 10;
     const auto pass_time = [&] {
@@ -349,7 +356,7 @@ void compare_with_naive(std::uint32_t seed, std::size_t processes, int locks, in
     };
     for (int step = 0; step < steps; ++step) {
         pass_time();
-        const std::size_t who = random() % processes;
+        const std::size_t who = random() % threads;
         Naive::Process &one = naive.processes[who];
         if (one.waits_for >= 0) {
             const bool blocked = !naive.blockers(who).empty();
@@ -387,19 +394,24 @@ void compare_with_naive(std::uint32_t seed, std::size_t processes, int locks, in
         static_cast<double>(steps) * 0.01;  // a settlement may be off by a microsecond of the scene
     EXPECT_NEAR(static_cast<double>(report.blame.waited_ns) / kMs, naive.waited, tolerance);
     EXPECT_NEAR(static_cast<double>(report.blame.handover_ns) / kMs, naive.handover, tolerance);
-    for (std::size_t i = 0; i < processes; ++i) {
-        EXPECT_NEAR(static_cast<double>(caused_by(report, static_cast<std::int32_t>(100 + i))) / kMs, naive.caused[i],
-                    tolerance)
-            << "process " << 100 + i;
+    for (std::size_t i = 0; i < threads; i += threads_each) {
+        double caused = 0;
+        for (std::size_t one = i; one < i + threads_each; ++one) caused += naive.caused[one];
+        EXPECT_NEAR(static_cast<double>(caused_by(report, pid_of(i))) / kMs, caused, tolerance)
+            << "process " << pid_of(i);
     }
 }
 
 TEST(Culprits, AgreeWithANaiveModelByMilliseconds) {
     const std::uint32_t seed = std::random_device{}();
-    for (std::uint32_t round = 0; round < 150; ++round) {
+    for (std::uint32_t round = 0; round < 150 && !HasFailure(); ++round)
         compare_with_naive(seed + round, 2 + round % 9, 1 + static_cast<int>(round / 9 % 5), 300);
-        if (HasFailure()) break;
-    }
+}
+
+TEST(Culprits, AgreeWithANaiveModelAlsoWhereProcessesHaveManyThreads) {
+    const std::uint32_t seed = std::random_device{}();
+    for (std::uint32_t round = 0; round < 150 && !HasFailure(); ++round)
+        compare_with_naive(seed + round, 1 + round % 3, 1 + static_cast<int>(round / 3 % 5), 300, 2 + round % 4);
 }
 
 }  // namespace
