@@ -14,7 +14,7 @@
 
 namespace planloop::shim {
 
-Process process;
+alignas(512) Process process;  // what is written at each start and fork lies on one page
 constinit thread_local Thread thread{};
 
 namespace {
@@ -67,6 +67,14 @@ void note_pid_namespace() noexcept {
     if (header.pid_space != pid_namespace()) header.foreign_pids.store(1, std::memory_order_release);
 }
 
+// What will soon be written to is asked as if it were written to: after a fork, or in memory that was never touched, a
+// load first would be a page fault more. (GCC makes a load of fetch_or(0).)
+template <class T>
+bool is_zero_and_writable(std::atomic<T> &word) noexcept {
+    T zero{};
+    return word.compare_exchange_strong(zero, zero, std::memory_order_acq_rel);
+}
+
 bool attach(Thread &me, ForkPage &page) noexcept {
     const wire::SignalsBlocked no_signals;
     std::uint32_t nobody = 0;
@@ -88,6 +96,7 @@ bool attach(Thread &me, ForkPage &page) noexcept {
     if (const std::uint32_t lost = process.unopened.exchange(0, std::memory_order_relaxed); lost != 0) {
         process.spool.count_drop(wire::Drop::no_descriptor, lost);
     }
+    is_zero_and_writable(descriptor_pages[0]);
     const std::uint32_t parent_image = process.identity.process;  // of the process that forked us
     process.identity.pid =
         me.speaks_for != 0 ? me.speaks_for : static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
@@ -157,7 +166,7 @@ bool enter_slowly(Thread &me) noexcept {
         process.failed.store(true, std::memory_order_release);
         return false;
     }
-    if (page->image.load(std::memory_order_acquire) == 0) {
+    if (is_zero_and_writable(page->image)) {
         if (out_of_descriptors() && !worth_another_try()) {
             process.unopened.fetch_add(1, std::memory_order_relaxed);
             return false;

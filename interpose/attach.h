@@ -36,7 +36,6 @@ struct ForkPage {
 };
 
 struct Process {
-    wire::SpoolWriter spool;
     std::atomic<ForkPage *> page = nullptr;
     std::atomic<bool> failed = false;  // the session cannot be recorded into: do not try again
     wire::WriterIdentity identity;
@@ -44,6 +43,11 @@ struct Process {
     std::atomic<int> open_error = 0;          // why the spool could not be opened
     std::atomic<std::uint32_t> unopened = 0;  // events that were lost for want of a descriptor to open it with
     std::uint64_t trust_ticks = 0;            // see descriptors.h
+    // The PID namespace that this process was in, whose number in it is asked_by: see pid_namespace().
+    std::atomic<std::uint32_t> pid_namespace = 0;
+    std::atomic<std::int32_t> asked_by = 0;
+    std::atomic<std::uint32_t> forks = 0;  // counted up to two
+    wire::SpoolWriter spool;               // last, since most of it is seldom touched
 };
 
 struct PendingCall {

@@ -26,11 +26,10 @@ std::atomic<std::uint64_t> compared{0};
 std::atomic<bool> compared_high{false};
 std::atomic<std::uint32_t> compared_as_of{0};
 std::atomic<std::uint32_t> compared_after[kNumbered];
-std::atomic<std::uint64_t> copied_mask{0};  // bit fd % 64: copied while nothing was known of it
+__attribute__((section(".data"))) std::atomic<std::uint64_t> copied_mask{
+    0};  // bit fd % 64: copied while nothing was known of it
 
 namespace {
-
-constexpr std::atomic<std::uint64_t> kNoMask{0};
 
 std::atomic<bool> posix_locks_taken;      // once true, every close has to look
 std::atomic<bool> posix_locks_forgotten;  // on a file that did not fit into known_files
@@ -126,7 +125,7 @@ bool another_descriptor_of(int fd, std::uint64_t device, std::uint64_t inode) no
 
 }  // namespace
 
-std::atomic<const std::atomic<std::uint64_t> *> shares_about{&kNoMask};
+std::atomic<const std::atomic<std::uint64_t> *> shares_about{&kNothingShared};
 
 namespace {
 

@@ -65,6 +65,11 @@ extern std::atomic<std::uint64_t> tracked_mask;
 // The spool's shares_about once it is mapped; until then a constant zero.
 extern std::atomic<const std::atomic<std::uint64_t> *> shares_about;
 
+inline constexpr std::atomic<std::uint64_t> kNothingShared{0};
+inline bool spool_is_mapped() noexcept {
+    return shares_about.load(std::memory_order_relaxed) != &kNothingShared;
+}
+
 inline bool shared_about() noexcept {
     return shares_about.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) != 0;
 }

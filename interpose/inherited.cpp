@@ -16,7 +16,8 @@ namespace {
 
 using wire::SameDescription;
 
-InheritedImage image_before;
+// Among initialised data, which every process has in memory already.
+__attribute__((section(".data"))) InheritedImage image_before{};
 
 std::int32_t own_pid() noexcept {
     return static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));

@@ -35,7 +35,11 @@ class Portrait {
             if (command_[i] == '\0') command_[i] = ' ';
         }
         read_link(ProcPath(body.pid, "exe").c_str(), executable_, sizeof(executable_));
-        read_link(ProcPath(body.pid, "cwd").c_str(), folder_, sizeof(folder_));
+        // For oneself a call of its own, which makes no entry in /proc. It fails where the folder was removed.
+        const bool own = wire::raw_syscall(SYS_getpid) == body.pid;
+        if (!own || wire::raw_syscall(SYS_getcwd, folder_, sizeof(folder_)) <= 0 || folder_[0] != '/') {
+            read_link(ProcPath(body.pid, "cwd").c_str(), folder_, sizeof(folder_));
+        }
     }
 
     wire::Record *claim(Thread &me, wire::RecordKind kind) const noexcept {

@@ -16,11 +16,35 @@
 #include "interpose/settings.h"
 #include "interpose/shares.h"
 
+// What at_quick_exit() is told of who registers, which matters to dlclose() alone. The compiler's start files, which
+// define it otherwise, are not linked.
+extern "C" {
+__attribute__((visibility("hidden"))) void *__dso_handle = nullptr;  // NOLINT
+}
+
 namespace planloop::shim {
+
+namespace {
+
+// What each child of a process that makes many would have to find out by itself.
+void prepare_for_more_children() noexcept {
+    const std::uint32_t forks = process.forks.load(std::memory_order_relaxed);
+    if (forks == 2) return;
+    process.forks.store(forks + 1, std::memory_order_relaxed);
+    if (forks != 1) return;
+    may_stand_in<Symbol::flock>();
+    pid_namespace();
+    wire::clock_ns(CLOCK_MONOTONIC);  // so that it is bound
+}
+
+}  // namespace
 
 bool prepare_child() noexcept {
     const bool concerns_locks = prepare_fork();
-    if (settings.enabled && !in_vfork_child(thread)) note_descriptors_for_child();
+    if (settings.enabled && !in_vfork_child(thread)) {
+        note_descriptors_for_child();
+        prepare_for_more_children();
+    }
     return concerns_locks;
 }
 
@@ -97,8 +121,8 @@ void note_quick_exit() {
 
 // Registered before everything else, so it runs after the program's exit handlers and all destructors, shortly before
 // the kernel closes what is open.
-void note_end(int status, void * /*unused*/) {
-    note_exit(wire::ExitCause::exit, status);
+PLANLOOP_AT_START void note_end(int status, void * /*unused*/) {
+    if (spool_is_mapped()) note_exit(wire::ExitCause::exit, status);  // else touch nothing more: most have no news
 }
 
 // Runs before main, in every process: keep it short.
