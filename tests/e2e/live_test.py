@@ -165,7 +165,7 @@ class Live(TracedTest):
     def test_what_takes_long_to_read_holds_up_no_program_s_end(self):
         self.traced("flock", self.file(), "true")
         log = self.home / "sessions" / self.session / "logs" / "planloop.jsonl"
-        os.truncate(log, log.stat().st_size + (5 << 30))  # a hole
+        os.truncate(log, log.stat().st_size + (3 << 30))  # a hole
 
         def held_up(*options):
             command = [BINARY, "dev", "run", "--session", self.session, *options, "--", "sh", "-c", "date +%s.%N >$0; exit 3"]
@@ -329,6 +329,19 @@ class Live(TracedTest):
             script = f"{BINARY} dev locks --session {self.session} {options} | head -n 1"
             run = self.run_program(["bash", "-c", f"set -o pipefail; {script}; exit 0"])
             self.assertEqual(run.stderr, "", options)
+            # Its status is that of any filter: ended by the signal, or as a shell would tell of that.
+            gone, write = os.pipe()
+            os.close(gone)
+            command = f"{BINARY} dev locks --session {self.session} {options}"
+            for shell, status in ((f"exec {command}", -signal.SIGPIPE), (f"trap '' PIPE; exec {command}", 128 + signal.SIGPIPE)):
+                run = subprocess.run(["sh", "-c", shell], env=self.environment, stdout=write, stderr=subprocess.PIPE, timeout=PATIENCE_S)
+                self.assertEqual((run.returncode, run.stderr), (status, b""), shell)
+            os.close(write)
+
+    def test_a_session_that_vanishes_does_not_concern_the_program(self):
+        run = self.traced("sh", "-c", 'rm -r "$0"; flock lock true && exit 3', self.home / "sessions" / self.session, cwd=self.folder)
+        self.assertEqual(run.returncode, 3)
+        self.assertTrue(run.stderr.startswith("planloop: "), run.stderr)
 
     def test_follow_of_a_session_that_vanishes_ends(self):
         stage, *_ = self.blocked_pair()
