@@ -434,5 +434,55 @@ TEST(Ownership, RecursiveMutexIsReleasedOnceForEachLock) {
     EXPECT_TRUE(scene.play().report.held.empty());
 }
 
+// planloop.jsonl names a process anew and numbers its threads by itself. Whichever is heard of first.
+TEST(Ownership, ThreadThatWritesToTheLogItselfIsTheOneThatTheSpoolKnows) {
+    for (const bool log_first : {false, true}) {
+        Scene scene = scene_with_files();
+        FileInfo session;
+        session.lock_id = "session";
+        scene.source.files[9] = session;
+        const Actor one = scene.process(101, "x"), two = scene.process(102, "y");
+        Actor log[2] = {{901, 1'901, 101, 101}, {902, 1'902, 102, 102}};
+        for (const Actor &who : log) {
+            ProcessInfo &info = scene.source.processes[who.image];
+            info.pid = who.pid;
+            info.name = "worker";
+            info.hearsay = true;
+        }
+        const Target in_log{.file = 9, .fd = -1, .family = Family::named_mutex};
+        if (!log_first) scene.lock(one, {.file = 2, .fd = 4, .description = 2});
+        scene.lock(log[0], in_log);
+        scene.lock(two, {.description = 1});
+        scene.request(one, {.description = 3});
+        EXPECT_EQ(scene.play().count("deadlock"), 0U);
+        scene.request(log[1], in_log);
+        const Outcome outcome = scene.play();
+        ASSERT_EQ(outcome.count("deadlock"), 1U);
+        const Finding &found = *outcome.find("deadlock");
+        EXPECT_EQ(found.certainty, Certainty::confirmed) << found.summary;
+        EXPECT_EQ(found.participants.size(), 2U);
+        EXPECT_EQ(outcome.report.threads, 2U);
+    }
+}
+
+// A program that exec made may write to the log before it has cause to write to the spool.
+TEST(Ownership, StartRecordThatComesLateEndsNoCallOfTheNewImage) {
+    Scene scene = scene_with_files();
+    const Actor holder = scene.process(101, "x"), before = scene.process(102, "flock");
+    scene.lock(holder, {.description = 1});
+    scene.lock(before, {.file = 2, .fd = 4, .description = 2});
+    scene.event(before, EventKind::process_exec);
+    Actor log{902, 1'902, 102, 102};
+    ProcessInfo &info = scene.source.processes[log.image];
+    info.pid = 102;
+    info.hearsay = true;
+    scene.request(log, {.fd = 5, .description = 3});
+    const Actor after{77, 1'077, 102, 102};
+    scene.source.processes[after.image].pid = 102;
+    scene.source.processes[after.image].replaced_by_exec = true;
+    scene.event(after, EventKind::process_started);
+    EXPECT_EQ(scene.play().report.waiting.size(), 1U);
+}
+
 }  // namespace
 }  // namespace planloop::analysis
