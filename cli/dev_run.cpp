@@ -36,7 +36,7 @@ namespace planloop::cli {
 namespace {
 
 // Of a program's end by what was recorded: a second, less what ending takes.
-constexpr std::chrono::milliseconds kLongestHoldUp{950};
+constexpr std::chrono::milliseconds kLongestHoldUp{850};
 
 int failed_to_start(const std::string &name, int error) {
     say(exec_failure_text(name, error));
