@@ -211,7 +211,6 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
         if (!options.filter.empty() && !shown.entry(entry)) return;
         if (sink && ++lines <= options.most_lines) sink(entry);
     };
-    model.tells_blame = sink || vain_waits || !options.filter.empty();
     // A filter learns from the timeline even where nobody looks at it which locks are told.
     const bool told = sink || !options.filter.empty();
     Timeline timeline(model, narrowed && told ? chosen : sink, vain_waits, options.longest_delay_ns,
@@ -230,8 +229,10 @@ Report analyse(EventSource &source, const AnalysisOptions &options, const Timeli
             report.from_utc_ns = event.t_ns;
             shown.begin_at(event.t_ns);
             timeline.start_at(event.t_ns);
+            timeline.tell_between(shown.since_ns(), shown.until_ns());
         }
         report.to_utc_ns = event.t_ns;
+        model.tells_blame = vain_waits || (told && event.t_ns >= shown.since_ns() && event.t_ns <= shown.until_ns());
         ownership.apply(event);
     }
     ownership.finish(options.alive);

@@ -29,7 +29,7 @@ Timeline::Line Timeline::line_for(const Request &request, EventKind kind, std::i
 
 void Timeline::requested(const Request &request) {
     ++lines_;
-    if (!sink_) return;
+    if (is_spared(model_.now_ns)) return;
     Line line = line_for(request, EventKind::lock_requested, model_.now_ns);
     const Request &waiter = model_.as_waiter(request);
     if (waiter.obstacles > 0) {
@@ -42,7 +42,7 @@ void Timeline::requested(const Request &request) {
 void Timeline::request_done(Index index, const RequestEnd &end) {
     if (end.outcome == Outcome::abandoned) return;
     ++lines_;
-    if (!sink_) return;
+    if (is_spared(end.t_ns)) return;
     const Request &request = model_.requests[index];
     const bool acquired = end.outcome == Outcome::acquired;
     Line line = line_for(request, acquired ? EventKind::lock_acquired : EventKind::lock_failed, end.t_ns);
@@ -72,7 +72,7 @@ void Timeline::waited(const Request &request, const WaitEnd &end) {
 
 void Timeline::hold_ended(Index index, const HoldEnd &end) {
     ++lines_;
-    if (!sink_) return;
+    if (!sink_ || (end.reason != Reason::undecided && is_spared(end.t_ns))) return;
     const Hold &hold = model_.holds[index];
     Line line;
     line.kind = EventKind::lock_released;

@@ -27,6 +27,11 @@ class Timeline : public Observer {
           call_sites_(call_sites) {}
 
     void start_at(std::int64_t utc_ns) { from_utc_ns_ = utc_ns; }
+    // Of other times the sink wants no lines; most of these are not even made.
+    void tell_between(std::int64_t since_ns, std::int64_t until_ns) {
+        since_ns_ = since_ns;
+        until_ns_ = until_ns;
+    }
     std::uint64_t lines() const { return lines_; }
 
     void requested(const Request &request) override;
@@ -56,6 +61,10 @@ class Timeline : public Observer {
         std::vector<Blame> blame;
     };
 
+    // A line that nobody wants may be left out where it would leave at once: one that waits here delays others.
+    bool is_spared(std::int64_t t_ns) const {
+        return !sink_ || (waiting_.empty() && (t_ns < since_ns_ || t_ns > until_ns_));
+    }
     Line line_for(const Request &request, EventKind kind, std::int64_t t_ns) const;
     void add(Line &&line);
     static void guess(Line &line);
@@ -68,6 +77,7 @@ class Timeline : public Observer {
     std::int64_t longest_delay_ns_;
     bool call_sites_;
     std::int64_t from_utc_ns_ = 0;
+    std::int64_t since_ns_ = INT64_MIN, until_ns_ = INT64_MAX;
     std::uint64_t lines_ = 0;
     std::deque<Line> waiting_;
     TimelineEntry entry_;  // kept for its memory

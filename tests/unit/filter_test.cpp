@@ -7,6 +7,8 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "analysis/export/format.h"
 #include "tests/support/vector_source.h"
@@ -188,6 +190,53 @@ TEST(Filter, NarrowsTimelineFindingsAndTablesAndNothingElse) {
                 if (same.id != row.id) continue;
                 EXPECT_EQ(row.hold.total, same.hold.total);
             }
+        }
+    }
+}
+
+// A window spares lines that nobody sees, and what they need; what is seen is what stands there without it, also while
+// an end is undecided (a conversion) and where those that wait do so as a crowd.
+TEST(Filter, AWindowTellsOfACrowdWhatTheWholeTells) {
+    constexpr int kProcesses = 12;
+    Scene scene;
+    scene.file(1, "/tmp/a", 1);
+    std::vector<Actor> all;
+    std::vector<std::uint64_t> calls;
+    const auto target = [](std::size_t who, wire::Mode mode = wire::Mode::exclusive) {
+        return test::Target{.file = 1, .fd = 3, .description = static_cast<std::uint32_t>(who + 1), .mode = mode};
+    };
+    for (int i = 0; i < kProcesses; ++i) all.push_back(scene.process(101 + i, "worker"));
+    for (std::size_t i = 0; i < all.size(); ++i) calls.push_back(scene.request(all[i], target(i)));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+        scene.acquired(calls[i]);
+        if (i % 4 == 1) scene.acquired(scene.request(all[i], target(i, wire::Mode::shared)));
+        scene.unlock(all[i], target(i));
+    }
+    const auto lines_of = [&](const Filter &wanted) {
+        test::VectorSource source = scene.source;
+        AnalysisOptions options;
+        options.filter = wanted;
+        std::vector<std::pair<std::int64_t, std::string>> lines;
+        analyse(source, options, [&](const TimelineEntry &line) {
+            std::string text = text_of(line);
+            for (const Blocker &one : line.blocked_by)
+                text += " " + std::to_string(one.pid) + ":" + std::to_string(one.ns);
+            lines.emplace_back(line.utc_ns, text);
+        });
+        return lines;
+    };
+    const auto whole = lines_of({});
+    ASSERT_GT(whole.size(), 3U * kProcesses - 1);
+    for (std::int64_t from = 0; from < scene.now_us(); from += 3) {
+        for (std::int64_t to = from; to < scene.now_us(); to += 5) {
+            auto wanted = whole;
+            std::erase_if(wanted,
+                          [&](const auto &line) { return line.first < at_us(from).ns || line.first > at_us(to).ns; });
+            const auto told = lines_of(filter([&](Filter &it) {
+                it.since = at_us(from);
+                it.until = at_us(to);
+            }));
+            ASSERT_EQ(told, wanted) << from << " to " << to;
         }
     }
 }
