@@ -36,7 +36,13 @@ std::uint64_t Holds::key(Index domain, wire::Family family, Index owner) noexcep
 
 Index Holds::find_ranges(Index lock, Index owner) const {
     const Lock &about = model_.locks[lock];
-    return by_owner_.find(key(about.domain, about.family, owner));
+    const std::vector<Index> &owned = model_.owned_by(about.family, owner);
+    const std::size_t few = std::min(owned.size(), kFewOwned);
+    for (std::size_t place = 0; place < few; ++place) {
+        const Ranges &ranges = model_.ranges[owned[place]];
+        if (ranges.domain == about.domain && ranges.family == about.family) return owned[place];
+    }
+    return owned.size() > few ? by_owner_.find(key(about.domain, about.family, owner)) : kNone;
 }
 
 std::vector<Index> &Holds::owned_by(wire::Family family, Index owner) {
@@ -52,12 +58,10 @@ std::vector<Index> &Holds::owned_by(wire::Family family, Index owner) {
 }
 
 Index Holds::ranges_of(Index lock, Index owner) {
-    const Lock &about = model_.locks[lock];
-    const std::uint64_t name = key(about.domain, about.family, owner);
-    Index index = by_owner_.find(name);
+    Index index = find_ranges(lock, owner);
     if (index != kNone) return index;
+    const Lock &about = model_.locks[lock];
     index = model_.ranges.make();
-    by_owner_.put(name, index);
     Ranges &ranges = model_.ranges[index];
     ranges.owner = owner;
     ranges.family = about.family;
@@ -68,6 +72,8 @@ Index Holds::ranges_of(Index lock, Index owner) {
     std::vector<Index> &owned = owned_by(about.family, owner);
     ranges.place_in_owner = static_cast<Index>(owned.size());
     owned.push_back(index);
+    // Who leaves the list only moves others towards its front, so what is not in the map is found there.
+    if (owned.size() > kFewOwned) by_owner_.put(key(about.domain, about.family, owner), index);
     return index;
 }
 

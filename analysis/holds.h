@@ -40,6 +40,8 @@ class Holds {
     void decide_all(Process &process, const ProcessEnd *end);
 
   private:
+    static constexpr std::size_t kFewOwned = 8;  // to look through them is quicker than to ask the map
+
     static std::uint64_t key(Index domain, wire::Family family, Index owner) noexcept;
     Index find_ranges(Index lock, Index owner) const;
     Index ranges_of(Index lock, Index owner);
@@ -53,7 +55,7 @@ class Holds {
     Model &model_;
     Waits &waits_;
     Observer &observer_;
-    FlatMap by_owner_;
+    FlatMap by_owner_;  // what stands beyond the first kFewOwned of an owner's list
     std::uint64_t tickets_ = 0;
     std::vector<RangeMap::Segment> removed_, kept_;
     struct Ending {

@@ -280,6 +280,8 @@ bool StreamCursor::take_from_window(const SpoolReader &reader, const SpoolStream
     if (state == wire::State::empty || !makes_sense(raw) || has_text(static_cast<wire::RecordKind>(raw.kind)))
         return false;
     decode(raw, state, chunk, stream.id, slot_++, record);
+    // Other streams' records come in between, so by the time it is needed it would be far away.
+    __builtin_prefetch(window_.get() + in_window + wire::kSlotBytes);
     return true;
 }
 
