@@ -1,5 +1,6 @@
 // What of a report its reader wants to see. The analysis reads everything, so that a verdict stays true whatever is
-// shown of it; a Filter decides only what is told.
+// shown of it: who holds what at `since` was settled before, what became of it at `until` comes after. A Filter decides
+// only what is told.
 //
 //     criterion          timeline            held, waiting         findings                       rows of locks
 //     locks, families    calls on it         on it                 about it or naming it          of locks that what
