@@ -31,6 +31,9 @@ PATIENCE_S = 60  # how long something that must happen may take on a busy machin
 LOCK_CALLS = {"flock": "flock {} ex", "ofd": "fcntl {} ofd_setlkw wr 0 0", "posix": "fcntl {} setlkw wr 0 0"}
 FAMILIES = tuple(LOCK_CALLS)
 
+# A shell lets what it starts in the background ignore it, and whatever that starts, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 LOCK_EVENTS = ("lock_requested", "lock_acquired", "lock_released", "lock_failed")
 REASONS = ("unlock", "close", "exit", "exec", "killed", "converted", "lost")
 

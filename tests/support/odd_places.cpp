@@ -159,6 +159,10 @@ void while_another_forks() {
 
 void many_threads() {
     constexpr int kThreads = 2500;
+    rlimit limit{};  // each thread opens a file, and 1,024 is a common soft limit
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
     const auto stack_bytes = static_cast<std::size_t>(PTHREAD_STACK_MIN) * 4;
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);

@@ -43,8 +43,8 @@ volatile int deepest = -1;  // never reached, which the compiler cannot know
     if (signal == "ill") asm volatile("ud2");
     if (signal == "overflow") std::printf("%d\n", overflow(0));
     if (signal == "bus") {
-        std::FILE *file = std::tmpfile();
-        auto *page = static_cast<volatile char *>(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, fileno(file), 0));
+        const int file = memfd_create("empty", 0);
+        auto *page = static_cast<volatile char *>(mmap(nullptr, 4096, PROT_READ, MAP_SHARED, file, 0));
         std::printf("%d\n", page[0]);  // behind the end of the file
     }
     if (signal == "kill") {
