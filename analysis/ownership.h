@@ -48,6 +48,7 @@ class Ownership {
     void process_left_sight(const Event &event);
     void process_ended(const Event &event);
     void child_wait(const Event &event, Index process);
+    void child_reaped(const Event &event);
 
     Index owner_of(const Event &event, Index process, Index thread, Index file);
     Index open_request(const Event &event, Index process);

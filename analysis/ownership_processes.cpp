@@ -214,9 +214,27 @@ void Ownership::child_wait(const Event &event, Index process) {
     const bool waited_for = waits_.culprits().settle_behind(process);
     thread.waits_for_child = event.kind == EventKind::child_wait_begun;
     thread.child = event.other;
-    if (!thread.waits_for_child) return;
+    if (!thread.waits_for_child) return child_reaped(event);
     if (waited_for) waits_.culprits().mark_waiting(process);
     observer_.child_wait_begun(process);
+}
+
+// Whoever was told that a child has ended knows it for sure, and often before a supervisor does: what it does next must
+// not seem to happen while that child still shares its locks.
+void Ownership::child_reaped(const Event &event) {
+    const auto pid = static_cast<std::int64_t>(event.start);
+    if (pid <= 0 || pid > 0x7fffffff) return;
+    const Index index = model_.table.find_pid(static_cast<std::int32_t>(pid));
+    if (index == kNone) return;
+    const Process &child = model_.table.process(index);
+    std::int32_t parent = child.parent_pid;
+    if (parent == 0 && child.name_image != 0) parent = model_.source.process(child.name_image).parent_pid;
+    if (parent != event.pid) return;  // the pid of another PID namespace
+    // A call that did not sleep may come long after the end.
+    constexpr std::int64_t kSleptNs = 50'000;
+    const bool slept = event.duration_ns >= kSleptNs;
+    end_process(index, {event.t_ns, child.out_of_sight ? Reason::exit : Reason::killed,
+                        slept ? EndCertainty::exact : EndCertainty::approximate, -1});
 }
 
 void Ownership::finish(const Alive &alive) {

@@ -16,10 +16,11 @@ std::int64_t child_of(idtype_t type, id_t id) {
     return -1;
 }
 
-// A child that was stopped or goes on has not ended.
+// A child that was stopped or goes on has not ended. A tracer (ptrace(2)) is told of stops without having asked.
 pid_t ended(pid_t child, const int *status, int options) {
-    if (child <= 0 || (options & (WUNTRACED | WCONTINUED)) == 0) return child;
-    return status == nullptr || WIFSTOPPED(*status) || WIFCONTINUED(*status) ? 0 : child;
+    if (child <= 0) return child;
+    if (status != nullptr) return WIFSTOPPED(*status) || WIFCONTINUED(*status) ? 0 : child;
+    return (options & (WUNTRACED | WCONTINUED)) == 0 ? child : 0;
 }
 
 // Without WNOHANG the call may wait.
@@ -36,7 +37,7 @@ auto record_wait(std::int64_t child, int options, Real real_call, Reaped reaped)
 extern "C" pid_t planloop_wait(int *status) PLANLOOP_EXPORT(wait);
 pid_t planloop_wait(int *status) {
     return record_wait(
-        -1, 0, [=] { return real<Symbol::wait>()(status); }, [](pid_t child) { return child; });
+        -1, 0, [=] { return real<Symbol::wait>()(status); }, [=](pid_t child) { return ended(child, status, 0); });
 }
 
 extern "C" pid_t planloop_waitpid(pid_t pid, int *status, int options) PLANLOOP_EXPORT(waitpid);

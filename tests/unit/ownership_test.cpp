@@ -302,6 +302,42 @@ TEST(Ownership, PosixAndOfdLocksExcludeEachOtherAndFlockNeither) {
     EXPECT_EQ(outcome.report.held.size(), 2u);
 }
 
+// A supervisor tells of the child's death some milliseconds after its parent was told.
+TEST(Ownership, AChildWhoseEndItsParentWasToldOfSharesNothingAfterThat) {
+    struct Case {
+        const char *what;
+        std::int32_t parent;  // who is told
+        std::int64_t slept_ns;
+        std::size_t killed;
+        const char *reason;
+    };
+    const Case cases[] = {
+        {"its parent, which waited for it", 101, 400'000, 1, "close"},
+        {"its parent, which asked later", 101, 900, 1, "close"},
+        {"another process, whose child of that pid is another one", 102, 400'000, 1, "killed"},
+    };
+    for (const Case &one : cases) {
+        Scene scene = scene_with_files();
+        const Actor parent = scene.process(101, "sh");
+        const Actor other = scene.process(102, "sh");
+        scene.lock(parent, {.description = 1});
+        scene.fork(parent, 103, "child");
+        scene.at(900);
+        Event &told = scene.event(one.parent == 101 ? parent : other, EventKind::child_wait_ended);
+        told.start = 103;
+        told.duration_ns = one.slept_ns;
+        scene.at(1'000).close(parent, 3, 1);
+        scene.at(4'000).ended(103, -1);
+        const Outcome outcome = scene.play();
+        const auto released = outcome.of(EventKind::lock_released);
+        ASSERT_EQ(released.size(), 1u) << one.what;
+        EXPECT_EQ(released[0]->reason, one.reason) << one.what;
+        EXPECT_EQ(released[0]->t_ns, one.parent == 101 ? 1'000'000 : 4'000'000) << one.what;
+        EXPECT_EQ(outcome.count("killed_while_holding"), one.killed) << one.what;
+        EXPECT_EQ(outcome.count("inherited_lock"), 0u) << one.what;
+    }
+}
+
 // The supervisor's word of a death comes after the kernel gave the lock to the next.
 TEST(Ownership, DeathToldAfterTheNextAcquisitionEndsTheHoldThere) {
     Scene scene = scene_with_files();
