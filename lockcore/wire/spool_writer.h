@@ -70,8 +70,9 @@ inline bool read_boot_id(std::uint8_t (&id)[16]) noexcept {
 
 class SpoolWriter {
   public:
-    static constexpr std::size_t kWindowBytes = std::size_t{64} << 20;  // mapped at once; costs address space only
-    static constexpr std::size_t kMostWindows = 1024;
+    // Mapped at once. It costs address space only, but a program may be short of that (RLIMIT_AS).
+    static constexpr std::size_t kWindowBytes = std::size_t{16} << 20;
+    static constexpr std::size_t kMostWindows = 4096;
     static constexpr std::size_t kPathBytes = 4096;
     static constexpr std::uint64_t kFirstReserveBytes = std::uint64_t{1} << 20;
     static constexpr std::uint64_t kMostReserveStepBytes = std::uint64_t{16} << 20;
@@ -329,7 +330,7 @@ inline char *SpoolWriter::try_claim(std::size_t bytes, std::uint64_t &offset, Dr
     for (;;) {
         offset = next;
         if (offset / kWindowBytes != (offset + bytes - 1) / kWindowBytes) {
-            offset = (offset / kWindowBytes + 1) * kWindowBytes;  // a chunk lies in one window; at most one in 64 MiB
+            offset = (offset / kWindowBytes + 1) * kWindowBytes;  // a chunk lies in one window
         }
         const std::uint64_t limit = header_->limit_bytes;
         if (offset > limit || bytes > limit - offset) {

@@ -143,6 +143,16 @@ class NowhereToRecord(TracedTest):
 
         self.check_untouched(preexec_fn=no_file_may_grow)
 
+    def test_little_address_space_is_enough(self):
+        """What is recorded is mapped, and a program that may map little must neither notice nor be left out."""
+        lock = self.file()
+        limit = 48 << 20
+        run = self.run_program(["flock", lock, "echo", "ran"], env={**self.environment, **self.preloaded()},
+                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))  # fmt: skip
+        self.assertEqual((run.stdout, run.stderr, run.returncode), ("ran\n", "", 0))
+        report = self.report()
+        self.assertEqual((len(report.events("lock_acquired")), report.recorded["dropped"]), (1, 0))
+
     def test_size_limit_is_the_programs_own_business_too(self):
         """Recording past the limit must not send the program the signal that its own writes would."""
         lock = self.file()
