@@ -1,5 +1,7 @@
 #include "interpose/proc_files.h"
 
+#include <atomic>
+
 #include "lockcore/wire/spool_writer.h"
 
 namespace planloop::shim {
@@ -43,13 +45,42 @@ const char *next_word(const char *text) noexcept {
     return skip_spaces(text);
 }
 
+bool proc_has_our_pids() noexcept {
+    static std::atomic<std::int64_t> known;  // our pid, negative where /proc has another: a child asks anew
+    const long own = wire::raw_syscall(SYS_getpid);
+    const std::int64_t before = known.load(std::memory_order_relaxed);
+    if (before == own || before == -own) return before > 0;
+    char number[24];
+    read_link("/proc/self", number, sizeof(number));
+    const char *digits = number;
+    const bool ours = take_number(digits) == static_cast<std::uint64_t>(own);
+    known.store(ours ? own : -own, std::memory_order_relaxed);
+    return ours;
+}
+
+namespace {
+
+void begin_path(Text &path, std::int32_t pid, const char *name) noexcept {
+    path << "/proc/";
+    if (pid == wire::raw_syscall(SYS_getpid)) {
+        path << "self";
+    } else if (proc_has_our_pids()) {
+        path << static_cast<std::uint64_t>(pid);
+    }
+    path << "/" << name;
+}
+
+}  // namespace
+
 ProcPath::ProcPath(std::int32_t pid, const char *name) noexcept {
-    Text(path_, sizeof(path_)) << "/proc/" << static_cast<std::uint64_t>(pid) << "/" << name;
+    Text path(path_, sizeof(path_));
+    begin_path(path, pid, name);
 }
 
 ProcPath::ProcPath(std::int32_t pid, const char *name, int number) noexcept {
-    Text(path_, sizeof(path_)) << "/proc/" << static_cast<std::uint64_t>(pid) << "/" << name << "/"
-                               << static_cast<std::uint64_t>(number);
+    Text path(path_, sizeof(path_));
+    begin_path(path, pid, name);
+    path << "/" << static_cast<std::uint64_t>(number);
 }
 
 std::size_t read_text(const char *path, char *out, std::size_t room) noexcept {
@@ -89,6 +120,7 @@ ProcStat read_stat(std::int32_t pid) noexcept {
         if (field == 4) stat.parent = static_cast<std::int32_t>(take_number(digits));
         if (field == 22) stat.start_time = take_number(digits);
     }
+    if (pid == wire::raw_syscall(SYS_getpid)) stat.parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
     return stat;
 }
 

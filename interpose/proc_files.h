@@ -33,7 +33,11 @@ std::uint64_t take_number(const char *&text) noexcept;
 const char *next_word(const char *text) noexcept;
 const char *skip_spaces(const char *text) noexcept;
 
-// "/proc/PID/NAME" or "/proc/PID/NAME/NUMBER".
+// Whether /proc knows processes by the numbers that they have for us. In a PID namespace that kept the /proc of another
+// one (unshare --pid without --mount-proc) a number means somebody else there, and only /proc/self is who we think.
+bool proc_has_our_pids() noexcept;
+
+// "/proc/PID/NAME" or "/proc/PID/NAME/NUMBER"; leads nowhere where /proc has other numbers.
 class ProcPath {
   public:
     ProcPath(std::int32_t pid, const char *name) noexcept;

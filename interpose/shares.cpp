@@ -221,6 +221,7 @@ void for_each_descendant(Visit visit) noexcept {
         if (pid > 0 && count < kMost) pids[count++] = pid;
     };
     const auto add_children = [&](std::int32_t pid) {
+        if (!proc_has_our_pids()) return;
         char text[1024];
         char path[64];
         Text(path, sizeof(path)) << "/proc/" << static_cast<std::uint64_t>(pid) << "/task/"

@@ -62,6 +62,17 @@ class PidNamespace(TracedTest):
         """Its pids are those of other processes outside."""
         self.check(self.traced_command([*NAMESPACE, "bash", "-c", SCRIPT]))
 
+    def test_a_proc_of_other_pids_is_not_believed(self):
+        """Without a /proc of its own the namespace has that of its parent, where the same numbers are other programs."""
+        lock = self.file("f")
+        run = self.traced(*NAMESPACE[:-1], "sh", "-c", f"flock {lock} true; exec 9>{lock}; flock 9; true")
+        self.assertEqual((run.returncode, run.stdout), (0, ""), run.stderr)
+        report = self.report()
+        self.assertEqual([entry["process"] for entry in report.events("lock_acquired")], ["flock", "flock"])
+        self.assertEqual([entry["process"] for entry in report.events("lock_released")], ["flock", "sh"])
+        self.assertEqual([entry["reason"] for entry in report.events("lock_released")], ["exit", "exit"])
+        self.assertEqual(report.holders(lock), set())
+
 
 if __name__ == "__main__":
     unittest.main()
