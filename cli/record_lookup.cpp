@@ -82,7 +82,7 @@ Error several(const std::vector<FoundTrace> &found, std::string_view typed, Want
 Error none(const Candidates &found, std::string_view typed, Wanted wanted, std::string_view place) {
     const std::vector<std::string_view> names(found.all.begin(), found.all.end());
     const std::string_view what = what_is_wanted(wanted);
-    if (names.empty()) return {fmt::format("no {} '{}': {} has none", what, printable(typed), place)};
+    if (names.empty()) return {fmt::format("no {} '{}' in {}: there are none", what, printable(typed), place)};
     std::string_view nearest = nearest_name(typed, names);
     if (nearest.empty()) {  // far from all of them: the newest is a start
         nearest = *std::max_element(names.begin(), names.end());

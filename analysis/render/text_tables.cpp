@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "analysis/render/escape.h"
+#include "analysis/render/names.h"
 #include "analysis/render/table.h"
 
 namespace planloop::analysis {
@@ -40,6 +41,13 @@ void append_heading(std::string &out, const std::string &text, const TextStyle &
     append_folded(out, text, "", style.columns);
 }
 
+// One file has a row for each family that it was locked by, and a call on a bad descriptor is about no file.
+std::string lock_name(const LockRow &row) {
+    std::string name = terminal_text(row.path.empty() ? row.id : row.path);
+    if (row.family != wire::Family::flock && !row.path.empty()) name.append("  ").append(family_name(row.family));
+    return name;
+}
+
 void append_locks(std::string &out, const Report &report, const TextStyle &style) {
     if (report.locks.empty()) return;
     TextTable table({{"ACQUIRED", Align::right},
@@ -66,7 +74,7 @@ void append_locks(std::string &out, const Report &report, const TextStyle &style
                        short_duration(row.wait.p50), short_duration(row.wait.p90), short_duration(row.wait.p99),
                        short_duration(row.wait.max), short_duration(row.hold.total), short_duration(row.hold.mean),
                        short_duration(row.hold.p99), short_duration(row.hold.max), std::to_string(row.queue.max),
-                       terminal_text(row.id), terminal_text(row.path)});
+                       terminal_text(row.id), lock_name(row)});
     }
     append_heading(
         out,

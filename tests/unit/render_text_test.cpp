@@ -169,6 +169,22 @@ TEST(RenderText, RecordedSentenceNamesTheLongestWaitAndLosses) {
     EXPECT_EQ(recorded_sentence(Report{}), "no lock call was recorded");
 }
 
+TEST(RenderText, LocksOfOneFileAndOfNoneAreToldApart) {
+    Report report = report_with_ring();
+    report.locks[0].family = report.locks[1].family = wire::Family::flock;
+    LockRow posix = report.locks[0];
+    posix.id = "posix:fe:01:1";
+    posix.family = wire::Family::posix;
+    LockRow no_file = posix;
+    no_file.id = "posix:00:00:0";
+    no_file.path.clear();
+    report.locks.push_back(posix);
+    report.locks.push_back(no_file);
+    const std::string text = render_text(report, {false, 80});
+    for (const char *row : {"  /tmp/a\n", "  /tmp/b\n", "  /tmp/a  posix\n", "  posix:00:00:0\n"})
+        EXPECT_NE(text.find(row), std::string::npos) << row << text;
+}
+
 TEST(RenderText, HeldLocksNameAllThatShareThemAndWhoTookThem) {
     Report report = report_with_ring();
     HeldLock held;
