@@ -46,8 +46,9 @@ struct Process {
     // The PID namespace that this process was in, whose number in it is asked_by: see pid_namespace().
     std::atomic<std::uint32_t> pid_namespace = 0;
     std::atomic<std::int32_t> asked_by = 0;
-    std::atomic<std::uint32_t> forks = 0;  // counted up to two
-    wire::SpoolWriter spool;               // last, since most of it is seldom touched
+    std::atomic<std::uint32_t> forks = 0;    // counted up to two
+    std::atomic<bool> out_of_reach = false;  // the user that this has become may not open the spool
+    wire::SpoolWriter spool;                 // last, since most of it is seldom touched
 };
 
 struct PendingCall {

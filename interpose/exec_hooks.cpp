@@ -13,6 +13,7 @@
 #include "interpose/descriptor_calls.h"
 #include "interpose/exec_environment.h"
 #include "interpose/inherited.h"
+#include "interpose/proc_files.h"
 #include "interpose/process_calls.h"
 #include "interpose/real.h"
 #include "interpose/settings.h"
@@ -71,7 +72,12 @@ void note_if_untraceable(const char *path) noexcept {
     // A path that leads nowhere needs no look, and one that is no string is the kernel's to refuse: it is asked first.
     constexpr int kExists = 0;  // F_OK
     if (wire::raw_syscall(SYS_faccessat, AT_FDCWD, path, kExists) != 0) return;
-    const wire::PreloadObstacle obstacle = wire::obstacle_to_preload(path);
+    wire::PreloadObstacle obstacle = wire::obstacle_to_preload(path);
+    if (!obstacle.found && process.out_of_reach.load(std::memory_order_relaxed)) {
+        obstacle.found = true;
+        obstacle.cause = wire::NotTracedCause::other_user;
+        Text(obstacle.path, sizeof(obstacle.path)) << path;
+    }
     if (!obstacle.found) return;
     Thread &me = thread;
     const std::int32_t vfork_parent = me.vfork_parent;

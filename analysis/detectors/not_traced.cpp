@@ -25,6 +25,8 @@ const char *cause_words(std::int64_t cause) noexcept {
             return "it is built for another architecture";
         case wire::NotTracedCause::go_without_libc:
             return "it is a Go program without libc, so nothing can be preloaded into it";
+        case wire::NotTracedCause::other_user:
+            return "it runs as a user who may not write to the recording, and so does what it starts";
         case wire::NotTracedCause::sandboxed:
             return "from some moment on a seccomp filter forbade it the system calls that recording needs";
         case wire::NotTracedCause::not_attached:

@@ -114,6 +114,7 @@ enum class NotTracedCause : std::uint8_t {
     not_attached,  // it could have been, but its environment or the way it was started kept us out
     sandboxed,     // it forbade itself system calls, see seccomp(2)
     go_without_libc,
+    other_user,  // may not write to the session, nor may what it starts
 };
 
 struct alignas(64) Record {

@@ -5,6 +5,7 @@ import os
 import unittest
 
 from equivalence import EquivalenceTest, Program
+from harness import TracedTest
 
 # Tells through a fifo, since it has closed what it inherited.
 DAEMON = """
@@ -67,6 +68,22 @@ class Daemons(EquivalenceTest):
 
     def test_drops_its_rights_after_its_first_lock(self):
         self.check_daemon("early", "drop", least=16)
+
+
+class OtherUsers(TracedTest):
+    def test_what_starts_as_a_user_who_may_not_record_is_named(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root may become another user")
+        lock = self.file()
+        lock.chmod(0o666)
+        self.folder.chmod(0o755)
+        for become in (["setpriv", "--reuid", "65534", "--clear-groups"], ["runuser", "-u", "nobody", "--"]):
+            with self.subTest(become[0]):
+                self.session = f"as-{become[0]}"
+                run = self.traced(*become, "flock", lock, "echo", "ran")
+                self.assertEqual((run.returncode, run.stdout), (0, "ran\n"), run.stderr)
+                (finding,) = self.report().findings("not_traced")
+                self.assertIn("/flock was not traced: it runs as a user who may not", finding["summary"])
 
 
 if __name__ == "__main__":
