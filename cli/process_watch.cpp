@@ -130,16 +130,20 @@ bool ProcessWatch::look_at_stream(std::size_t stream) {
 bool ProcessWatch::watch_foreign(pid_t told, std::uint64_t start_time) {
     bool runs = false;
     bool any = false;
-    if (!by_own_pid_) by_own_pid_ = pids_by_own_pid();
-    const auto [first, last] = by_own_pid_->equal_range(told);
-    for (auto each = first; each != last; ++each) {
-        const pid_t pid = each->second;
-        const auto known = watched_.find(pid);
-        const bool is_new = known == watched_.end();
-        const bool watched =
-            is_new ? watch(pid, told, start_time) : start_time == 0 || known->second.start_time == start_time;
-        runs |= watched;
-        any |= is_new && watched;
+    // Who is not among the processes that were found before it was heard of may be younger than they: looked for anew.
+    for (bool is_newer = !by_own_pid_;; is_newer = true) {
+        if (is_newer) by_own_pid_ = pids_by_own_pid();
+        const auto [first, last] = by_own_pid_->equal_range(told);
+        for (auto each = first; each != last; ++each) {
+            const pid_t pid = each->second;
+            const auto known = watched_.find(pid);
+            const bool is_new = known == watched_.end();
+            const bool watched =
+                is_new ? watch(pid, told, start_time) : start_time == 0 || known->second.start_time == start_time;
+            runs |= watched;
+            any |= is_new && watched;
+        }
+        if (runs || is_newer) break;
     }
     if (!runs && start_time != 0) spool_.write_ended(told, start_time, wire::kGoneUnwatched, spool_.ticks());
     return any;
