@@ -71,8 +71,8 @@ void SpoolEvents::add_streams() {
     const auto &streams = reader_->streams();
     for (std::size_t i = streams_.size(); i < streams.size(); ++i) {
         streams_.emplace_back();
-        heap_.push_back({reader_->clock().to_spool_ticks(streams[i].first_clock, streams[i].first_ticks), 0,
-                         static_cast<std::uint32_t>(i)});
+        heap_.emplace_back(reader_->clock().to_spool_ticks(streams[i].first_clock, streams[i].first_ticks), 0,
+                           static_cast<std::uint32_t>(i));
         if (following_.on && !streams[i].chunks.empty())
             streaming_[streams[i].chunks.front().pid].push_back(static_cast<std::uint32_t>(i));
     }
@@ -143,7 +143,7 @@ void SpoolEvents::rebuild_heap() {
     for (std::uint32_t i = 0; i < known; ++i) {
         if (streams_[i].open == nullptr && !streams_[i].done) {  // not reached yet
             const SpoolStream &stream = reader_->streams()[i];
-            heap_.push_back({reader_->clock().to_spool_ticks(stream.first_clock, stream.first_ticks), 0, i});
+            heap_.emplace_back(reader_->clock().to_spool_ticks(stream.first_clock, stream.first_ticks), 0, i);
             continue;
         }
         Entry entry;

@@ -205,6 +205,7 @@ TEST(Filter, AWindowTellsOfACrowdWhatTheWholeTells) {
     const auto target = [](std::size_t who, wire::Mode mode = wire::Mode::exclusive) {
         return test::Target{.file = 1, .fd = 3, .description = static_cast<std::uint32_t>(who + 1), .mode = mode};
     };
+    all.reserve(kProcesses);
     for (int i = 0; i < kProcesses; ++i) all.push_back(scene.process(101 + i, "worker"));
     for (std::size_t i = 0; i < all.size(); ++i) calls.push_back(scene.request(all[i], target(i)));
     for (std::size_t i = 0; i < all.size(); ++i) {
