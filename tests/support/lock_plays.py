@@ -167,7 +167,7 @@ made absolute: a truncate 3 1000 = -; a lseek 3 200 = -; a {set} wr 10 5 cur = a
 side by side: a {set} wr 0 10 = a; x {set} wr 10 10 = a x; x refused {set} rd 5 10 = a x; a close 3 = x; x exit 0 = -
 """)
 
-# The kernel keeps these locks and tells nobody who does (README, limits): fdinfo and report name no holder.
+# The kernel keeps these locks and tells nobody who does (docs/limits.md): fdinfo and report name no holder.
 UNSEEN = plays(DESCRIPTION, """
 kept by a descriptor in flight: a {take} = a; a park 3 = a; a close 3 = -; x refused {try} = -
 kept by a mapping: a truncate 3 4096 = -; a {take} = a; a map 3 = a; a close 3 = -; x refused {try} = -; a unmap = -;
