@@ -30,6 +30,17 @@ bool is_readable(int fd) {
     return ::poll(&wanted, 1, 0) == 1;
 }
 
+bool descends_from(pid_t pid, pid_t ancestor) {
+    constexpr int kGenerations = 256;  // a chain that is read while it changes might be a circle
+    for (int i = 0; i < kGenerations && pid > 1; ++i) {
+        if (pid == ancestor) return true;
+        const std::optional<ProcessStatus> status = process_status(pid);
+        if (!status) return false;
+        pid = status->parent;
+    }
+    return false;
+}
+
 std::uint64_t start_time_in(const SpoolRecord &record) {
     if (record.kind != wire::RecordKind::process || record.payload.size() < sizeof(wire::ProcessBody)) return 0;
     wire::ProcessBody body;
@@ -127,15 +138,27 @@ bool ProcessWatch::look_at_stream(std::size_t stream) {
     return true;
 }
 
+// Another namespace may have a process of that number that began in the same hundredth of a second: who descends from
+// this run goes before who does not.
+std::vector<pid_t> ProcessWatch::known_there_as(pid_t told, std::uint64_t start_time) const {
+    std::vector<pid_t> ours, all;
+    const auto [first, last] = by_own_pid_->equal_range(told);
+    for (auto each = first; each != last; ++each) {
+        const std::optional<ProcessStatus> status = process_status(each->second);
+        if (!status || (start_time != 0 && status->start_time != start_time)) continue;
+        all.push_back(each->second);
+        if (descends_from(each->second, ::getpid())) ours.push_back(each->second);
+    }
+    return ours.empty() ? all : ours;
+}
+
 bool ProcessWatch::watch_foreign(pid_t told, std::uint64_t start_time) {
     bool runs = false;
     bool any = false;
     // Who is not among the processes that were found before it was heard of may be younger than they: looked for anew.
     for (bool is_newer = !by_own_pid_;; is_newer = true) {
         if (is_newer) by_own_pid_ = pids_by_own_pid();
-        const auto [first, last] = by_own_pid_->equal_range(told);
-        for (auto each = first; each != last; ++each) {
-            const pid_t pid = each->second;
+        for (const pid_t pid : known_there_as(told, start_time)) {
             const auto known = watched_.find(pid);
             const bool is_new = known == watched_.end();
             const bool watched =

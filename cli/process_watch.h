@@ -59,7 +59,8 @@ class ProcessWatch {
     bool look_at_stream(std::size_t stream);
     void watch(pid_t pid, std::uint64_t start_time);
     bool watch(pid_t pid, pid_t told, std::uint64_t start_time);  // false: it does not run
-    bool watch_foreign(pid_t told, std::uint64_t start_time);     // true: any was new
+    std::vector<pid_t> known_there_as(pid_t told, std::uint64_t start_time) const;
+    bool watch_foreign(pid_t told, std::uint64_t start_time);  // true: any was new
     bool has_foreign_pids() const;
 
     SupervisedSpool &spool_;
