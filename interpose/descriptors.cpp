@@ -26,8 +26,8 @@ std::atomic<std::uint64_t> compared{0};
 std::atomic<bool> compared_high{false};
 std::atomic<std::uint32_t> compared_as_of{0};
 std::atomic<std::uint32_t> compared_after[kNumbered];
-__attribute__((section(".data"))) std::atomic<std::uint64_t> copied_mask{
-    0};  // bit fd % 64: copied while nothing was known of it
+// Bit fd % 64: copied while nothing was known of it.
+__attribute__((section(".data"))) std::atomic<std::uint64_t> copied_mask{0};
 
 namespace {
 

@@ -60,6 +60,12 @@ struct Target {
     bool blocking = true;
 };
 
+// The whole of a file, by a descriptor whose number no other file has.
+inline Target target(std::uint32_t file, std::uint32_t description, wire::Family family = wire::Family::flock,
+                     wire::Mode mode = wire::Mode::exclusive) {
+    return {file, static_cast<std::int32_t>(10 + file), description, family, mode};
+}
+
 struct Outcome {
     analysis::Report report;
     std::vector<analysis::TimelineEntry> lines;

@@ -20,6 +20,7 @@ using test::Actor;
 using test::Outcome;
 using test::Scene;
 using test::Target;
+using test::target;
 using wire::Family;
 using wire::Mode;
 
@@ -27,15 +28,6 @@ constexpr int kSigkill = 9;
 
 void add_files(Scene &scene, std::uint32_t number) {
     for (std::uint32_t i = 1; i <= number; ++i) scene.file(i, "/tmp/" + std::to_string(i), 1000 + i);
-}
-
-Target target(std::uint32_t file, std::uint32_t description, Family family = Family::flock) {
-    Target made;
-    made.file = file;
-    made.fd = static_cast<std::int32_t>(10 + file);
-    made.description = description;
-    made.family = family;
-    return made;
 }
 
 struct Ring {

@@ -27,13 +27,7 @@ constexpr std::uint32_t kFiles = 8;
 
 // Real descriptions are opened by one process; a number for each file and process keeps them apart.
 Target target(const Actor &who, std::uint32_t file, Mode mode = Mode::exclusive, Family family = Family::flock) {
-    Target made;
-    made.file = file;
-    made.fd = static_cast<std::int32_t>(10 + file);
-    made.description = static_cast<std::uint32_t>(who.tid) * 100 + file;
-    made.family = family;
-    made.mode = mode;
-    return made;
+    return test::target(file, static_cast<std::uint32_t>(who.tid) * 100 + file, family, mode);
 }
 
 struct Stage {

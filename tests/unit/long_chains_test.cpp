@@ -36,20 +36,11 @@ namespace planloop::analysis {
 namespace {
 
 using test::Actor;
-using test::Outcome;
 using test::Scene;
-using test::Target;
+using test::target;
 
 enum class Order { own, reverse, random };
 enum class End { none, unwinds, killed };
-
-Target target(std::uint32_t file, std::uint32_t description) {
-    Target made;
-    made.file = file;
-    made.fd = static_cast<std::int32_t>(10 + file);
-    made.description = description;
-    return made;
-}
 
 // Each holds one lock and asks for that of the next.
 Scene ring(std::uint32_t members, Order order, End end) {

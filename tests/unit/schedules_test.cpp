@@ -175,12 +175,8 @@ class Play {
         actors_[who] = scene_.fork(shells_[programs_[who].shell], static_cast<std::int32_t>(101 + who), "child");
     }
     Target target(std::size_t who, const Step &step) const {
-        Target made;
-        made.file = step.file;
-        made.fd = static_cast<std::int32_t>(10 + step.file);
-        made.description = static_cast<std::uint32_t>(100 * (who + 1)) + step.file;
-        made.mode = step.mode;
-        return made;
+        const auto description = static_cast<std::uint32_t>(100 * (who + 1)) + step.file;
+        return test::target(step.file, description, wire::Family::flock, step.mode);
     }
     void step(std::size_t who) {
         const Step &next = programs_[who].steps[state_[who]];
