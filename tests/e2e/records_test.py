@@ -160,7 +160,8 @@ class Commands(RecordsTest):
         shown = self.json("perf", "show", trace_id)
         self.assertEqual(sum(span["bottleneck"] for span in shown["spans"]), 1)
         own = {span["path"]: span["own_ms"] for span in shown["spans"]}
-        self.assertEqual(max(own, key=own.get), shown["bottleneck"])
+        # Two can be as long to the digit that is shown.
+        self.assertEqual(own[shown["bottleneck"]], max(own.values()))
         listed = self.json("perf")
         self.assertEqual(listed["operations"][0]["count"], 1)
         self.assertRegex(self.shown("perf"), r"(?m)^update +1 ")
