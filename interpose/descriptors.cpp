@@ -249,9 +249,10 @@ bool is_lockable(int fd) noexcept {
 }
 
 PLANLOOP_AT_START void note_descriptors_at_start() noexcept {
-    noted_open.store(open_among_64(0), std::memory_order_relaxed);
     // Shells, jobs of CI and editors leave a high-numbered pipe to all that they start: it shares no lock.
-    children_made.store(any_open_from(kNoted, is_lockable) ? 1 : 0, std::memory_order_relaxed);
+    const OpenDescriptors open = open_descriptors(is_lockable);
+    noted_open.store(open.low, std::memory_order_relaxed);
+    children_made.store(open.high_matter ? 1 : 0, std::memory_order_relaxed);
 }
 
 void note_perhaps_shared(int fd) noexcept {

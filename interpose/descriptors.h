@@ -62,16 +62,22 @@ extern std::atomic<DescriptorPage *> descriptor_pages[kMostDescriptors / kDescri
 // any descriptor may drop. A hook on a way of closing looks here first. Bits are never cleared: what they cost is a
 // look into the table.
 extern std::atomic<std::uint64_t> tracked_mask;
-// The spool's shares_about once it is mapped; until then a constant zero.
+// The spool's shares_about once it is mapped; until then one of two constants. kNotLooked: this image came by
+// descriptors that others may lock, so each time it matters somebody has to look (sharing_mark.h).
 extern std::atomic<const std::atomic<std::uint64_t> *> shares_about;
 
 inline constexpr std::atomic<std::uint64_t> kNothingShared{0};
+inline constexpr std::atomic<std::uint64_t> kNotLooked{1};
 inline bool spool_is_mapped() noexcept {
-    return shares_about.load(std::memory_order_relaxed) != &kNothingShared;
+    const std::atomic<std::uint64_t> *word = shares_about.load(std::memory_order_relaxed);
+    return word != &kNothingShared && word != &kNotLooked;
 }
 
+bool look_whether_shared() noexcept;  // sharing_mark.h
 inline bool shared_about() noexcept {
-    return shares_about.load(std::memory_order_relaxed)->load(std::memory_order_relaxed) != 0;
+    const std::atomic<std::uint64_t> *word = shares_about.load(std::memory_order_relaxed);
+    if (__builtin_expect(word->load(std::memory_order_relaxed) == 0, 1)) return false;
+    return word != &kNotLooked || look_whether_shared();
 }
 
 // Whether another process may have a descriptor: it was open when the image began or made a child, or is a copy of such

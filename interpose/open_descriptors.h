@@ -11,21 +11,30 @@
 
 namespace planloop::shim {
 
-// Bit i: first + i is open. One system call, and none that opens anything: a program may be out of descriptors.
-inline std::uint64_t open_among_64(int first) noexcept {
-    constexpr int kCount = 64;
-    pollfd descriptors[kCount];
+// Bit i % 64 of word i / 64: first + i is open. One system call, and none that opens anything: a program may be out of
+// descriptors.
+template <std::size_t kWords>
+struct OpenBits {
+    std::uint64_t words[kWords] = {};
+};
+template <std::size_t kWords>
+OpenBits<kWords> open_from(int first) noexcept {
+    constexpr auto kCount = static_cast<int>(64 * kWords);
+    pollfd descriptors[64 * kWords];
     for (int i = 0; i < kCount; ++i) descriptors[i] = {first + i, 0, 0};
     constexpr timespec kNoWait{};
     // Refused by a limit on descriptors that is smaller than the number asked for.
     const bool polled = wire::raw_syscall(SYS_ppoll, descriptors, kCount, &kNoWait, nullptr, 0) >= 0;
-    std::uint64_t open = 0;
+    OpenBits<kWords> open;
     for (int i = 0; i < kCount; ++i) {
         const bool is_open =
             polled ? (descriptors[i].revents & POLLNVAL) == 0 : wire::raw_syscall(SYS_fcntl, first + i, F_GETFD) >= 0;
-        if (is_open) open |= std::uint64_t{1} << i;
+        open.words[i / 64] |= static_cast<std::uint64_t>(is_open) << i % 64;
     }
     return open;
+}
+inline std::uint64_t open_among_64(int first) noexcept {
+    return open_from<1>(first).words[0];
 }
 
 // False when the kernel's table of descriptors has no room for `first`, a multiple of 64, so that none from there on is
@@ -41,17 +50,31 @@ inline bool table_reaches(int first) noexcept {
     return found != 0 || asked[word] != ~std::uint64_t{0};
 }
 
-// Whether any descriptor from `first`, a multiple of 64, on is open and `matters(fd)`; true also when there are too
-// many to ask.
+struct OpenDescriptors {
+    std::uint64_t low;  // bit i: i is open
+    bool high_matter;   // from 64 on one is open that matters, or there are too many to ask
+};
+
+// A table that reaches beyond 64 has room for 256 on most kernels: so many are asked at once.
 template <class Matters>
-bool any_open_from(int first, Matters matters) noexcept {
-    for (; table_reaches(first); first += 64) {
-        if (first >= kMostAsked) return true;
-        for (std::uint64_t bits = open_among_64(first); bits != 0; bits &= bits - 1) {
-            if (matters(first + __builtin_ctzll(bits))) return true;
+OpenDescriptors open_descriptors(Matters matters) noexcept {
+    if (!table_reaches(64)) return {open_among_64(0), false};
+    constexpr std::size_t kWords = 4;
+    OpenBits<kWords> open = open_from<kWords>(0);
+    const std::uint64_t low = open.words[0];
+    open.words[0] = 0;
+    for (int first = 0;;) {
+        for (std::size_t i = 0; i < kWords; ++i) {
+            const int word = first + 64 * static_cast<int>(i);
+            for (std::uint64_t bits = open.words[i]; bits != 0; bits &= bits - 1) {
+                if (matters(word + __builtin_ctzll(bits))) return {low, true};
+            }
         }
+        first += 64 * static_cast<int>(kWords);
+        if (!table_reaches(first)) return {low, false};
+        if (first == kMostAsked) return {low, true};
+        open = open_from<kWords>(first);
     }
-    return false;
 }
 
 template <class Visit>

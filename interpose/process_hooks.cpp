@@ -15,6 +15,7 @@
 #include "interpose/real.h"
 #include "interpose/settings.h"
 #include "interpose/shares.h"
+#include "interpose/sharing_mark.h"
 
 // What at_quick_exit() is told of who registers, which matters to dlclose() alone. The compiler's start files, which
 // define it otherwise, are not linked.
@@ -122,7 +123,8 @@ void note_quick_exit() {
 // Registered before everything else, so it runs after the program's exit handlers and all destructors, shortly before
 // the kernel closes what is open.
 PLANLOOP_AT_START void note_end(int status, void * /*unused*/) {
-    if (spool_is_mapped()) note_exit(wire::ExitCause::exit, status);  // else touch nothing more: most have no news
+    // Else touch nothing more: most have no news.
+    if (spool_is_mapped() || shared_about()) note_exit(wire::ExitCause::exit, status);
 }
 
 // Runs before main, in every process: keep it short.
@@ -136,8 +138,7 @@ __attribute__((constructor)) void start() {
     at_quick_exit(note_quick_exit);  // registered first, so it runs last
     hide_carried_settings();
     if (settings.inherits) adopt_from_environment();
-    // It tells when one of them is locked elsewhere. Where there is none yet, nobody has locked anything.
-    if (has_lockable_descriptors()) open_spool(Missing::stays_missing);
+    if (has_lockable_descriptors()) expect_shares();
     if (settings.captures_crashes) watch_crashes();
 }
 

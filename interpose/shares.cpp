@@ -7,6 +7,7 @@
 #include "interpose/introduction.h"
 #include "interpose/proc_files.h"
 #include "interpose/settings.h"
+#include "interpose/sharing_mark.h"
 #include "lockcore/wire/share_table.h"
 
 namespace planloop::shim {
@@ -81,7 +82,9 @@ bool put_row(const wire::ShareKey &key, Identity identity, bool news) noexcept {
         return false;
     }
     std::atomic<std::uint64_t> &about = process.spool.header().shares_about;
-    if (about.load(std::memory_order_relaxed) == 0) about.store(~std::uint64_t{0}, std::memory_order_seq_cst);
+    if (about.load(std::memory_order_relaxed) != 0) return true;
+    if (!mark_sharing()) process.spool.count_drop(wire::Drop::untold_share);
+    about.store(~std::uint64_t{0}, std::memory_order_seq_cst);
     return true;
 }
 

@@ -9,10 +9,12 @@ import unittest
 from harness import PROGRAMS, PYTHON, SHIM, TracedTest
 
 
-class WithoutWrapper(TracedTest):
+class Preloaded(TracedTest):
     def preload(self, **more):
         return {**self.environment, "LD_PRELOAD": SHIM, "PLANLOOP_SESSION": self.session, **more}
 
+
+class WithoutWrapper(Preloaded):
     def test_the_path_of_the_library_is_one_line(self):
         shown = self.planloop("dev", "preload-path")
         self.assertEqual((shown.returncode, shown.stderr), (0, ""))
@@ -117,6 +119,70 @@ class WithoutWrapper(TracedTest):
         self.assertEqual(released["certainty"], "approximate")
         (next_one,) = [entry for entry in report.events("lock_acquired") if entry["pid"] != victim.pid]
         self.assertLessEqual(released["t_ns"], next_one["t_ns"])
+
+
+class CameByAnOpenFile(Preloaded):
+    """Two processes with one description, neither the other's parent, and nobody to tell on them. Only one takes a lock;
+    the other opens no recording until it has to say that it shares."""
+
+    OBEYS = (
+        "import fcntl, os, sys\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    exec(line)\n"
+        "    print('done', flush=True)\n"
+    )
+
+    def start(self, fd):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([PYTHON, "-c", self.OBEYS], env=self.preload(), pass_fds=[fd], **pipes)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        for stream in (process.stdin, process.stdout):
+            self.addCleanup(stream.close)
+        self.assertEqual(process.stdout.readline(), "ready\n")
+        return process
+
+    def begin(self, case, recorded_before=True):
+        self.session = case
+        self.lock = self.file(f"lock-{case}")
+        if recorded_before:
+            self.run_program(["flock", self.file(f"other-{case}"), "true"], env=self.preload())
+        fd = os.open(self.lock, os.O_RDWR)
+        self.sharer, self.taker = self.start(fd), self.start(fd)
+        os.close(fd)
+        self.fd = fd
+
+    def tell(self, process, order):
+        print(order.format(fd=self.fd), file=process.stdin, flush=True)
+        self.assertEqual(process.stdout.readline(), "done\n")
+
+    def finish(self, process):
+        process.stdin.close()
+        self.assertEqual(process.wait(60), 0)
+
+    def holders(self):
+        return self.report().holders(self.lock)
+
+    def test_whoever_copies_it_says_that_it_shares(self):
+        for before in ("pass", "[os.close(os.dup({fd})) for _ in range(100)]"):
+            for recorded_before in (True, False):
+                with self.subTest(before=before, recorded_before=recorded_before):
+                    self.begin(f"copies-{before[:1]}-{recorded_before}", recorded_before)
+                    self.tell(self.sharer, before)
+                    self.tell(self.taker, "fcntl.flock({fd}, fcntl.LOCK_EX)")
+                    self.tell(self.sharer, "os.dup2({fd}, 40)")
+                    self.assertEqual(self.holders(), {self.sharer.pid, self.taker.pid})
+                    self.finish(self.taker)
+                    self.assertEqual(self.holders(), {self.sharer.pid})
+                    self.tell(self.sharer, "os.close({fd})")
+                    self.assertEqual(self.holders(), {self.sharer.pid})
+                    self.tell(self.sharer, "os.close(40)")
+                    report = self.report()
+                    (end,) = report.events("lock_released", lock=report.lock_of(self.lock)["id"])
+                    self.assertEqual((end["pid"], end["reason"]), (self.sharer.pid, "close"))
+                    self.assertEqual(report.recorded["dropped"], 0)
+                    self.finish(self.sharer)
 
 
 if __name__ == "__main__":

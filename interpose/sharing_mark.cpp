@@ -1,0 +1,62 @@
+#include "interpose/sharing_mark.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+
+#include "interpose/attach.h"
+#include "interpose/descriptors.h"
+#include "interpose/proc_files.h"
+#include "interpose/real.h"
+#include "interpose/settings.h"
+
+namespace planloop::shim {
+
+namespace {
+
+class MarkPath {
+  public:
+    MarkPath() noexcept { Text(path_, sizeof(path_)) << settings.spool_folder << "/shared"; }
+    const char *c_str() const noexcept { return path_; }
+
+  private:
+    char path_[Settings::kMostPath + 8];
+};
+
+bool sharing_is_marked() noexcept {
+    return wire::raw_syscall(SYS_faccessat, AT_FDCWD, MarkPath().c_str(), F_OK) == 0;
+}
+
+}  // namespace
+
+PLANLOOP_AT_START void expect_shares() noexcept {
+    const std::atomic<std::uint64_t> *not_open = &kNothingShared;
+    if (!shares_about.compare_exchange_strong(not_open, &kNotLooked)) return;
+    if (sharing_is_marked()) open_spool(Missing::stays_missing);
+}
+
+bool look_whether_shared() noexcept {
+    constexpr std::uint32_t kOften = 4, kVeryOften = 64;
+    static std::atomic<std::uint32_t> looks;
+    const std::uint32_t before = looks.fetch_add(1, std::memory_order_relaxed);
+    const bool marked = sharing_is_marked();
+    if (!marked && before != kOften && before < kVeryOften) return false;
+    if (open_spool(before < kVeryOften ? Missing::stays_missing : Missing::is_made)) {
+        return process.spool.header().shares_about.load(std::memory_order_acquire) != 0;
+    }
+    const int error = process.open_error.load(std::memory_order_relaxed);
+    if (error == -EMFILE || error == -ENFILE) {
+        if (marked) process.unopened.fetch_add(1, std::memory_order_relaxed);  // counted once it can be opened
+    } else if (before >= kVeryOften) {
+        shares_about.store(&kNothingShared, std::memory_order_release);
+    }
+    return false;
+}
+
+bool mark_sharing() noexcept {
+    const int fd = wire::raw_open(MarkPath().c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
+    if (fd >= 0) wire::raw_close(fd);
+    return fd >= 0;
+}
+
+}  // namespace planloop::shim
