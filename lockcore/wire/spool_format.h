@@ -148,6 +148,22 @@ static_assert(sizeof(ChunkHeader) == 64);
 constexpr ClockKind chunk_clock(std::uint16_t clock) noexcept {
     return static_cast<ClockKind>(clock & 1);
 }
+constexpr std::uint16_t chunk_clock_and_claim(ClockKind clock, std::uint16_t claim) noexcept {
+    return static_cast<std::uint16_t>(static_cast<std::uint32_t>(clock) | std::uint32_t{claim} << 1);
+}
+
+// The beginning of a ChunkHeader, which is read and written whole: who takes a chunk of a ring must see all of it.
+struct alignas(8) ChunkStart {
+    std::uint32_t magic;
+    std::uint16_t version;
+    std::uint16_t clock;
+};
+static_assert(sizeof(ChunkStart) == sizeof(std::uint64_t) && offsetof(ChunkStart, version) == 4 &&
+              offsetof(ChunkHeader, version) == 4 && offsetof(ChunkStart, clock) == offsetof(ChunkHeader, clock));
+
+inline std::atomic_ref<ChunkStart> chunk_start(ChunkHeader &header) noexcept {
+    return std::atomic_ref<ChunkStart>(reinterpret_cast<ChunkStart &>(header));
+}
 
 // What every commit word of a chunk carries, so that stray bytes are not taken for a record, nor are those of who had
 // the chunk before.

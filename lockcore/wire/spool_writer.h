@@ -352,33 +352,31 @@ inline char *SpoolWriter::try_claim(std::size_t bytes, std::uint64_t &offset, Dr
     }
 }
 
-// Makes the chunk this thread's if nobody writes into it. The whole word is exchanged, with the number of the claim in
+// Fields of a chunk's header that others may look at while it changes hands.
+inline std::int32_t load_relaxed(std::int32_t &field) noexcept {
+    return std::atomic_ref<std::int32_t>(field).load(std::memory_order_relaxed);
+}
+
+// Makes the chunk this thread's if nobody writes into it. Its start is exchanged whole, with the number of the claim in
 // it, so that what was read of the owner is about the claim that is replaced.
 inline bool SpoolWriter::take_in_ring(char *chunk, std::uint16_t &claim) noexcept {
-    struct Word {
-        std::uint32_t magic;
-        std::uint16_t version, clock;
-    };
     auto *header = reinterpret_cast<ChunkHeader *>(chunk);
-    static_assert(offsetof(ChunkHeader, version) == 4 && offsetof(ChunkHeader, clock) == 6);
-    std::atomic_ref<std::uint64_t> whole(*reinterpret_cast<std::uint64_t *>(chunk));
-    std::uint64_t seen = whole.load(std::memory_order_acquire);
-    Word word{};
-    std::memcpy(&word, &seen, sizeof(word));
-    if (word.magic != 0 && word.magic != kLeftChunkMagic) {
+    ChunkStart seen = chunk_start(*header).load(std::memory_order_acquire);
+    const std::uint32_t magic = seen.magic;
+    if (magic != 0 && magic != kLeftChunkMagic) {
         if (header_->foreign_pids.load(std::memory_order_relaxed) != 0) return false;
-        const bool taking = is_ring_taking(word.magic);
-        const auto tid = taking ? static_cast<std::int32_t>(word.magic & ~ring_taking(0)) : header->tid;
-        const long alive = taking ? raw_syscall(SYS_tkill, tid, 0) : raw_syscall(SYS_tgkill, header->pid, tid, 0);
+        const bool taking = is_ring_taking(magic);
+        const std::int32_t tid =
+            taking ? static_cast<std::int32_t>(magic & ~ring_taking(0)) : load_relaxed(header->tid);
+        const long alive =
+            taking ? raw_syscall(SYS_tkill, tid, 0) : raw_syscall(SYS_tgkill, load_relaxed(header->pid), tid, 0);
         if (alive != -ESRCH) return false;
     }
-    claim = static_cast<std::uint16_t>((word.clock >> 1) + 1);
-    const Word mine{ring_taking(static_cast<std::uint32_t>(raw_syscall(SYS_gettid))), kFormatVersion,
-                    static_cast<std::uint16_t>(claim << 1)};
-    std::uint64_t wanted = 0;
-    std::memcpy(&wanted, &mine, sizeof(wanted));
-    if (!whole.compare_exchange_strong(seen, wanted, std::memory_order_acq_rel)) return false;
-    if (word.magic != 0) std::memset(chunk + sizeof(word), 0, kRingChunkBytes - sizeof(word));
+    claim = static_cast<std::uint16_t>((seen.clock >> 1) + 1);
+    const ChunkStart mine{ring_taking(static_cast<std::uint32_t>(raw_syscall(SYS_gettid))),
+                          static_cast<std::uint16_t>(kFormatVersion), chunk_clock_and_claim(clock(), claim)};
+    if (!chunk_start(*header).compare_exchange_strong(seen, mine, std::memory_order_acq_rel)) return false;
+    if (magic != 0) std::memset(chunk + sizeof(*header), 0, kRingChunkBytes - sizeof(*header));
     return true;
 }
 

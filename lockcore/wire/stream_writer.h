@@ -213,17 +213,17 @@ inline bool StreamWriter::begin_chunk(SpoolWriter &spool, const WriterIdentity &
     if (claim < 2) spool.make_pages(memory, offset, bytes);  // a chunk of a ring that went round was just zeroed
     if (stream_ == 0) stream_ = spool.header().next_stream.fetch_add(1, std::memory_order_relaxed);
     auto *header = reinterpret_cast<ChunkHeader *>(memory);
-    header->version = static_cast<std::uint16_t>(kFormatVersion);
-    header->clock = static_cast<std::uint16_t>(static_cast<std::uint32_t>(spool.clock()) | std::uint32_t{claim} << 1);
     header->offset = offset;
     header->bytes = static_cast<std::uint32_t>(bytes);
     header->process = who.process;
     header->stream = stream_;
     header->sequence = sequence_++;
-    header->pid = who.pid;
-    header->tid = who.tid;
+    std::atomic_ref<std::int32_t>(header->pid).store(who.pid, std::memory_order_relaxed);  // see take_in_ring
+    std::atomic_ref<std::int32_t>(header->tid).store(who.tid, std::memory_order_relaxed);
     header->claimed = calibrate(spool.clock());
-    std::atomic_ref<std::uint32_t>(header->magic).store(kChunkMagic, std::memory_order_release);
+    chunk_start(*header).store(
+        {kChunkMagic, static_cast<std::uint16_t>(kFormatVersion), chunk_clock_and_claim(spool.clock(), claim)},
+        std::memory_order_release);
 
     first_ = reinterpret_cast<Record *>(memory) + 1;
     end_ = reinterpret_cast<Record *>(memory + bytes);

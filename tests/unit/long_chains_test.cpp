@@ -20,15 +20,16 @@ std::size_t allocated_bytes = 0;
 
 }  // namespace
 
-void *operator new(std::size_t bytes) {
+// Kept whole: where one of them alone were inlined, the compiler would take the two for mismatched.
+[[gnu::noinline]] void *operator new(std::size_t bytes) {
     allocated_bytes += bytes;
     if (void *made = std::malloc(bytes)) return made;
     throw std::bad_alloc();
 }
-void operator delete(void *memory) noexcept {
+[[gnu::noinline]] void operator delete(void *memory) noexcept {
     std::free(memory);
 }
-void operator delete(void *memory, std::size_t /*bytes*/) noexcept {
+[[gnu::noinline]] void operator delete(void *memory, std::size_t /*bytes*/) noexcept {
     std::free(memory);
 }
 
