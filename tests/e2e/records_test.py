@@ -11,6 +11,11 @@ import unittest
 from harness import BINARY, PROGRAMS, PYTHON, TracedTest
 
 RECORDED = str(PROGRAMS / "recorded_program")
+# A sanitizer takes the signals of faults for itself, unless told otherwise.
+SANITIZERS_LET_IT_DIE = {
+    name: ":".join(f"handle_{fault}=0" for fault in ("segv", "sigbus", "abort", "sigill", "sigfpe"))
+    for name in ("ASAN_OPTIONS", "TSAN_OPTIONS")
+}
 
 DEFINITION_OF_DONE = r"""
 set -e
@@ -340,7 +345,8 @@ class Deaths(RecordsTest):
             self.assertTrue(self.documents(folder))
 
     def crash(self, *what, **options):
-        return self.run_program([RECORDED, "test", *what], preexec_fn=no_core, **options)
+        environment = {**self.environment, **SANITIZERS_LET_IT_DIE}
+        return self.run_program([RECORDED, "test", *what], preexec_fn=no_core, env=environment, **options)
 
     def test_crashes_are_named_when_they_are_read(self):
         for what, number in (("segv", signal.SIGSEGV), ("abrt", signal.SIGABRT), ("bus", signal.SIGBUS),
