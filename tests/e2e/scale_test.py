@@ -4,7 +4,7 @@ import os
 import resource
 import unittest
 
-from harness import PROGRAMS, PYTHON, TracedTest
+from harness import PROGRAMS, PYTHON, SANITIZERS, TracedTest
 
 # Each child is a process that locks the file once; so many at a time.
 MANY_CHILDREN = """
@@ -31,7 +31,7 @@ def within(descriptors=None, memory=None):
     def limit():
         if descriptors:
             resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-        if memory:
+        if memory and not SANITIZERS:  # which set aside terabytes
             resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     return limit
 
