@@ -6,7 +6,6 @@
 
 #include "interpose/attach.h"
 #include "interpose/descriptors.h"
-#include "interpose/proc_files.h"
 #include "interpose/real.h"
 #include "interpose/settings.h"
 
@@ -14,17 +13,22 @@ namespace planloop::shim {
 
 namespace {
 
-class MarkPath {
-  public:
-    MarkPath() noexcept { Text(path_, sizeof(path_)) << settings.spool_folder << "/shared"; }
-    const char *c_str() const noexcept { return path_; }
-
-  private:
-    char path_[Settings::kMostPath + 8];
+// Written here and not by Text, whose code no start needs otherwise.
+struct MarkPath {
+    PLANLOOP_AT_START MarkPath() noexcept {
+        constexpr char kName[] = "/shared";
+        char *out = text;
+        for (const char *in = settings.spool_folder; *in != '\0'; ++in) *out++ = *in;
+        for (const char c : kName) *out++ = c;
+    }
+    char text[Settings::kMostPath + 8];
 };
 
-bool sharing_is_marked() noexcept {
-    return wire::raw_syscall(SYS_faccessat, AT_FDCWD, MarkPath().c_str(), F_OK) == 0;
+// Among initialised data, which a start writes to anyway.
+__attribute__((section(".data"))) std::atomic<std::uint32_t> looks{0};
+
+PLANLOOP_AT_START bool sharing_is_marked() noexcept {
+    return wire::raw_syscall(SYS_faccessat, AT_FDCWD, MarkPath().text, F_OK) == 0;
 }
 
 }  // namespace
@@ -35,9 +39,8 @@ PLANLOOP_AT_START void expect_shares() noexcept {
     if (sharing_is_marked()) open_spool(Missing::stays_missing);
 }
 
-bool look_whether_shared() noexcept {
+PLANLOOP_AT_START bool look_whether_shared() noexcept {
     constexpr std::uint32_t kOften = 4, kVeryOften = 64;
-    static std::atomic<std::uint32_t> looks;
     const std::uint32_t before = looks.fetch_add(1, std::memory_order_relaxed);
     const bool marked = sharing_is_marked();
     if (!marked && before != kOften && before < kVeryOften) return false;
@@ -54,7 +57,7 @@ bool look_whether_shared() noexcept {
 }
 
 bool mark_sharing() noexcept {
-    const int fd = wire::raw_open(MarkPath().c_str(), O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
+    const int fd = wire::raw_open(MarkPath().text, O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
     if (fd >= 0) wire::raw_close(fd);
     return fd >= 0;
 }

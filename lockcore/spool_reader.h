@@ -117,7 +117,7 @@ class SpoolReader {
     // Looks for chunks added since. Streams keep their places in streams(), new ones come behind.
     void poll();
     // The spool is still written: what is not there yet is waited for. False, also after true: nothing is.
-    void set_following(bool following) noexcept { following_ = following; }
+    void set_following(bool following) noexcept;
     bool following() const noexcept { return following_; }
     // Whether its clock is the one that this machine has now.
     bool of_this_boot() const noexcept { return of_this_boot_; }
@@ -146,6 +146,7 @@ class SpoolReader {
     std::optional<wire::Calibration> final_calibration() const;
     void calibrate_here();
     std::uint64_t next_data(std::uint64_t offset) const;
+    void read_ahead(bool ahead) const noexcept;
     std::size_t read_at(std::uint64_t offset, void *to, std::size_t bytes) const;
     std::uint64_t file_size() const;
 

@@ -315,6 +315,8 @@ inline char *SpoolWriter::window(std::size_t index) noexcept {
                                     fd, index * kWindowBytes);
     raw_close(fd);
     if (mapped < 0 && mapped > -4096) return nullptr;
+    // Else a fault brings what lies about it into memory, page by page, and make_pages() finds it there in pieces.
+    raw_syscall(SYS_madvise, mapped, kWindowBytes, MADV_RANDOM);
     char *mine = reinterpret_cast<char *>(mapped);
     if (!windows_[index].compare_exchange_strong(base, mine, std::memory_order_acq_rel)) {
         raw_syscall(SYS_munmap, mine, kWindowBytes);
