@@ -90,7 +90,7 @@ class FlatMap {
         key = (key ^ key >> 32) * 0x9e3779b97f4a7c15u;
         return static_cast<std::size_t>(key >> 20) & mask_;
     }
-    void grow() {
+    [[gnu::noinline]] void grow() {  // seldom: in line it would make all of at() slower
         std::vector<Slot> old(slots_.empty() ? 64 : slots_.size() * 2, Slot{kFree, kNone});
         old.swap(slots_);
         mask_ = slots_.size() - 1;
@@ -114,8 +114,7 @@ class Pool {
             free_.pop_back();
             return index;
         }
-        if (next_ == chunks_.size() * kChunk) chunks_.push_back(std::make_unique<T[]>(kChunk));
-        return next_++;
+        return make_another();
     }
     void release(Index index) {
         (*this)[index].clear();
@@ -129,6 +128,10 @@ class Pool {
 
   private:
     static constexpr Index kChunk = 64;
+    [[gnu::noinline]] Index make_another() {  // as FlatMap::grow()
+        if (next_ == chunks_.size() * kChunk) chunks_.push_back(std::make_unique<T[]>(kChunk));
+        return next_++;
+    }
     std::vector<std::unique_ptr<T[]>> chunks_;
     std::vector<Index> free_;
     Index next_ = 0;
