@@ -38,7 +38,9 @@ Index CriticalPaths::newest_of(Index step) {
     return before;
 }
 
-Index CriticalPaths::add(const What &what, Index before) {
+Index CriticalPaths::add(const Head &who, PathSegment::Kind kind, std::int64_t from_ns, std::int64_t to_ns,
+                         std::int64_t sooner_ns, Index lock) {
+    Index before = who.step;
     use(before);
     if (before != kNone && steps_[before].linked >= 2 * kDetail) {
         const Index newest = newest_of(before);
@@ -48,11 +50,15 @@ Index CriticalPaths::add(const What &what, Index before) {
     }
     const Index index = steps_.make();
     Step &made = steps_[index];
-    made = Step{what, before, 0, 1, 1, what.from_ns, what.sooner_ns};
+    made = {kind,    who.image, who.pid,   who.tid, std::min(who.since_ns, from_ns),
+            from_ns, to_ns,     sooner_ns, lock,    before};
+    made.segments = made.ran() && !made.only_ran() ? 2 : 1;
+    made.start_ns = made.ran_since_ns;
+    made.waited_ns = sooner_ns;
     if (before != kNone) {
         const Step &previous = steps_[before];
         made.linked = previous.linked + 1;
-        made.number = previous.number + 1;
+        made.segments += previous.segments;
         made.start_ns = previous.start_ns;
         made.waited_ns += previous.waited_ns;
     }
@@ -68,14 +74,7 @@ void CriticalPaths::move_to(Head &head, Index step, std::int64_t t_ns) {
 
 Index CriticalPaths::ran_until(const Head &head, std::int64_t t_ns) {
     if (t_ns <= head.since_ns) return head.step;
-    What ran;
-    ran.kind = PathSegment::Kind::ran;
-    ran.image = head.image;
-    ran.pid = head.pid;
-    ran.tid = head.tid;
-    ran.from_ns = head.since_ns;
-    ran.to_ns = t_ns;
-    return add(ran, head.step);
+    return add(head, PathSegment::Kind::ran, t_ns, t_ns, 0, kNone);
 }
 
 CriticalPaths::Head *CriticalPaths::find_head(std::uint32_t stream) {
@@ -160,7 +159,6 @@ void CriticalPaths::hold_ended(Index index, const HoldEnd &end) {
     release.t_ns = end.t_ns;
     release.first = hold.start;
     release.last = last_byte(hold.start, hold.len);
-    release.lock = hold.lock;
 }
 
 void CriticalPaths::request_done(Index index, const RequestEnd &end) {
@@ -173,30 +171,14 @@ void CriticalPaths::request_done(Index index, const RequestEnd &end) {
     const Release *const last = found != kNone ? &releases_[found] : nullptr;
     const bool freed =
         last != nullptr && last->t_ns >= request.since_ns && last->first <= request.last && request.first <= last->last;
-    What step;
-    step.lock = request.lock;
-    step.sooner_ns = end.wait_ns;
     if (freed) {
-        const Release &release = *last;
-        const std::int64_t since_ns = std::max(release.held_since_ns, release.head.since_ns);
-        const Index before = ran_until(release.head, since_ns);
-        step.kind = PathSegment::Kind::held;
-        step.image = release.head.image;
-        step.pid = release.head.pid;
-        step.tid = release.head.tid;
-        step.from_ns = since_ns;
-        step.to_ns = release.t_ns;
-        move_to(head, add(step, before), release.t_ns);
-        return;
+        const Head &holder = last->head;
+        const std::int64_t since_ns = std::max(last->held_since_ns, holder.since_ns);
+        const Index held = add(holder, PathSegment::Kind::held, since_ns, last->t_ns, end.wait_ns, request.lock);
+        return move_to(head, held, last->t_ns);
     }
-    const Index before = ran_until(head, end.t_ns - end.wait_ns);
-    step.kind = PathSegment::Kind::waited;
-    step.image = head.image;
-    step.pid = head.pid;
-    step.tid = head.tid;
-    step.from_ns = end.t_ns - end.wait_ns;
-    step.to_ns = end.t_ns;
-    move_to(head, add(step, before), end.t_ns);
+    const std::int64_t since_ns = end.t_ns - end.wait_ns;
+    move_to(head, add(head, PathSegment::Kind::waited, since_ns, end.t_ns, end.wait_ns, request.lock), end.t_ns);
 }
 
 void CriticalPaths::process_ended(Index index, const ProcessEnd &end) {
@@ -231,24 +213,29 @@ void CriticalPaths::fill(CriticalPath &path, std::int64_t from_utc_ns) const {
     if (last_.step == kNone) return;
     const Step &last = steps_[last_.step];
     path.waited_ns = last.waited_ns;
-    path.total_ns = last.what.to_ns - last.start_ns;
-    for (Index at = last_.step; at != kNone && path.segments.size() < kDetail; at = steps_[at].before) {
-        const What &step = steps_[at].what;
+    path.total_ns = last.to_ns - last.start_ns;
+    const auto tell = [&](const Step &step, PathSegment::Kind kind, std::int64_t from_ns, std::int64_t to_ns) {
         PathSegment segment;
-        segment.kind = step.kind;
-        segment.from_ns = step.from_ns - from_utc_ns;
-        segment.to_ns = step.to_ns - from_utc_ns;
+        segment.kind = kind;
+        segment.from_ns = from_ns - from_utc_ns;
+        segment.to_ns = to_ns - from_utc_ns;
         segment.pid = step.pid;
         segment.tid = step.tid;
         segment.process = model_.source.process(step.image).name;
-        segment.sooner_ns = step.sooner_ns;
-        if (step.lock != kNone) {
+        if (kind != PathSegment::Kind::ran) {
+            segment.sooner_ns = step.sooner_ns;
             segment.lock = model_.locks[step.lock].id;
             segment.path = model_.locks.path(step.lock);
         }
         path.segments.push_back(std::move(segment));
+    };
+    for (Index at = last_.step; at != kNone && path.segments.size() < kDetail; at = steps_[at].before) {
+        const Step &step = steps_[at];
+        if (!step.only_ran()) tell(step, step.kind, step.from_ns, step.to_ns);
+        if (step.ran() && path.segments.size() < kDetail)
+            tell(step, PathSegment::Kind::ran, step.ran_since_ns, step.from_ns);
     }
-    path.earlier = last.number - path.segments.size();
+    path.earlier = last.segments - path.segments.size();
     std::reverse(path.segments.begin(), path.segments.end());
 }
 

@@ -3,6 +3,8 @@
 //
 // Made forwards, while events pass: each thread carries the path that led to it, which its successors share. Of a path,
 // the newest kDetail to 2 * kDetail steps are kept, and sums of what was before. Memory: by threads, not by events.
+// A step is what one thread did until another one goes on: it ran, and mostly it then held a lock or waited for one.
+// The report tells these two apart, as segments.
 //
 // `sooner_ns` of a step is what the one that waited for its end waited: without that wait alone, the end could have
 // come so much sooner at most; something else may have been due only a little earlier.
@@ -24,7 +26,7 @@ namespace planloop::analysis {
 
 class CriticalPaths : public Observer {
   public:
-    static constexpr std::uint32_t kDetail = 64;
+    static constexpr std::uint32_t kDetail = 64;  // segments that are told
 
     explicit CriticalPaths(const Model &model) : model_(model) {}
 
@@ -35,21 +37,20 @@ class CriticalPaths : public Observer {
     void fill(CriticalPath &path, std::int64_t from_utc_ns) const;
 
   private:
-    struct What {
-        PathSegment::Kind kind{};
+    struct Step {
+        PathSegment::Kind kind{};  // of what comes at from_ns; ran: nothing does
         std::uint32_t image = 0;
         std::int32_t pid = 0, tid = 0;
-        std::int64_t from_ns = 0, to_ns = 0, sooner_ns = 0;
+        std::int64_t ran_since_ns = 0, from_ns = 0, to_ns = 0, sooner_ns = 0;
         Index lock = kNone;
-    };
-    struct Step {
-        What what;
         Index before = kNone;
         std::uint32_t users = 0;                   // steps and heads that lead here
         std::uint32_t linked = 1;                  // steps that can be reached, this one included
-        std::uint64_t number = 1;                  // in the whole path
+        std::uint64_t segments = 0;                // of the whole path
         std::int64_t start_ns = 0, waited_ns = 0;  // of the whole path
 
+        bool ran() const { return ran_since_ns < from_ns; }
+        bool only_ran() const { return kind == PathSegment::Kind::ran; }
         void clear() {}  // add() and newest_of() set all of it
     };
     // Where a thread is on its path: behind `step`, since then.
@@ -66,10 +67,11 @@ class CriticalPaths : public Observer {
         Head head;
         std::int64_t held_since_ns = 0, t_ns = 0;
         std::uint64_t first = 0, last = 0;
-        Index lock = kNone;
     };
 
-    Index add(const What &what, Index before);
+    // Behind where `who` is: it ran until `from_ns`.
+    Index add(const Head &who, PathSegment::Kind kind, std::int64_t from_ns, std::int64_t to_ns, std::int64_t sooner_ns,
+              Index lock);
     Index newest_of(Index step);
     void use(Index step);
     void drop(Index step);
