@@ -19,8 +19,10 @@
 #ifndef PLANLOOP_ANALYSIS_CROWD_H
 #define PLANLOOP_ANALYSIS_CROWD_H
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "analysis/flat_map.h"
@@ -85,13 +87,30 @@ struct Crowd {
 
     // Culprits' own.
     std::int64_t charged_ns = 0;
-    Index latest = kNone;              // culprit
-    FlatMap places;                    // of keys
-    std::vector<std::uint64_t> keys;   // culprits, and groups of them
-    std::vector<std::uint64_t> up_to;  // the newest member that is known to have been charged to the key
+    Index latest = kNone;  // culprit
+    struct Charged {       // a culprit, or a group of culprits
+        std::uint64_t key;
+        std::uint64_t up_to = 0;                  // the newest member that is known to have been charged to it
+        std::array<Index, 3> groups = kNoGroups;  // of a culprit: their places
+    };
+    static constexpr std::array<Index, 3> kNoGroups{kNone, kNone, kNone};
+    std::vector<Charged> charged;
+    FlatMap places;  // of keys in it
 
-    // How many members are charged to the key for the first time now.
-    std::uint64_t newly_charged(std::uint64_t key);
+    Index place_of_key(std::uint64_t key) {
+        const Index place = places.at(key, static_cast<Index>(charged.size()));
+        if (place == charged.size()) charged.push_back({key});
+        return place;
+    }
+    // How many members are charged to it for the first time now.
+    std::uint64_t newly_charged(Index place) {
+        const std::uint64_t known = std::exchange(charged[place].up_to, newest);
+        if (known >= members.back().number) return 0;
+        // Mostly all of them, or the one that came last.
+        if (known < members.front().number) return members.size();
+        if (known >= members[members.size() - 2].number) return 1;
+        return members.size() - place_of(known + 1);
+    }
     std::size_t place_of(std::uint64_t number) const;  // among the members
     void clear();
 };

@@ -6,20 +6,6 @@
 
 namespace planloop::analysis {
 
-std::uint64_t Crowd::newly_charged(std::uint64_t key) {
-    const Index place = places.at(key, static_cast<Index>(keys.size()));
-    if (place == keys.size()) {
-        keys.push_back(key);
-        up_to.push_back(0);
-    }
-    const std::uint64_t known = std::exchange(up_to[place], newest);
-    if (known >= members.back().number) return 0;
-    // Mostly all of them, or the one that came last.
-    if (known < members.front().number) return members.size();
-    if (known >= members[members.size() - 2].number) return 1;
-    return members.size() - place_of(known + 1);
-}
-
 std::size_t Crowd::place_of(std::uint64_t number) const {
     const auto at = std::lower_bound(members.begin(), members.end(), number,
                                      [](const Member &member, std::uint64_t wanted) { return member.number < wanted; });
@@ -36,9 +22,8 @@ void Crowd::clear() {
     not_looked_at.clear();
     owners.clear();
     pieces.clear();
+    charged.clear();
     places.clear();
-    keys.clear();
-    up_to.clear();
 }
 
 bool Crowds::is_alike(const Request &one, const Request &other) const {
@@ -146,8 +131,7 @@ void Crowds::part(Index index) {
     model_.add_waiter(index);
 }
 
-bool Crowds::part_owned_by(Index crowd, wire::Family family, Index owner) {
-    if (model_.crowds[crowd].owners.find(owner) == kNone) return false;
+bool Crowds::part_all_owned_by(Index crowd, wire::Family family, Index owner) {
     std::vector<Index> found;
     for (const Crowd::Member &member : model_.crowds[crowd].members) {
         const Request &request = model_.requests[member.request];
@@ -176,11 +160,9 @@ void Crowds::part_all() {
     }
 }
 
-void Crowds::advance(Index index) {
-    Crowd &crowd = model_.crowds[index];
+void Crowds::complete(Crowd &crowd) {
     Request &leader = model_.requests[crowd.leader];
     const std::int64_t ns = model_.now_ns - crowd.told_to_ns;
-    if (ns <= 0) return;
     crowd.told_to_ns = model_.now_ns;
     if (leader.blockers > 0) crowd.blocked_ns += ns;
     for (std::size_t i = 0; i < leader.blockers; ++i) {

@@ -25,13 +25,18 @@ class Crowds {
     // It waits alone from now on.
     void part(Index request);
     // Those of an owner, who is about to have the lock; false: there are none.
-    bool part_owned_by(Index crowd, wire::Family family, Index owner);
+    bool part_owned_by(Index crowd, wire::Family family, Index owner) {
+        return model_.crowds[crowd].owners.find(owner) != kNone && part_all_owned_by(crowd, family, owner);
+    }
     // To be called when the event was applied, before time goes on.
     void part_bridges();
     void part_all();
 
     // Completes pieces and sums. The leader must be settled.
-    void advance(Index crowd);
+    void advance(Index index) {
+        Crowd &crowd = model_.crowds[index];
+        if (crowd.told_to_ns < model_.now_ns) complete(crowd);
+    }
     // A thread ceases to stand in the leader's way.
     void add_piece(Crowd &crowd, const Blame &blame, std::int64_t until_ns);
     // Who stood and stands in the member's way, as if it had waited alone but not in order; advance() must be called
@@ -43,6 +48,8 @@ class Crowds {
 
   private:
     bool is_alike(const Request &one, const Request &other) const;
+    bool part_all_owned_by(Index crowd, wire::Family family, Index owner);
+    void complete(Crowd &crowd);
     void merge_pieces(Crowd &crowd) const;
     void end(Index crowd);
 

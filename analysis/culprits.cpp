@@ -33,11 +33,9 @@ Culprits::SiteKey Culprits::site_key(const Entry &entry) const {
     return {entry.site, entry.site != 0 ? std::string() : model_.source.process(entry.taker).name};
 }
 
-Index Culprits::culprit_of(Index index) {
+Index Culprits::find_culprit(Index index, Index process) {
     Hold &hold = model_.holds[index];
-    if (hold.culprit != kNone) return hold.culprit;
     Entry made{hold.image, hold.image, hold.site, hold.pid, 0};
-    const Index process = responsible(hold);
     if (process != kNone && model_.table.process(process).pid != hold.pid) {
         made.image = model_.table.process(process).name_image;
         made.pid = model_.table.process(process).pid;
@@ -266,15 +264,8 @@ void Culprits::before_change(Index index) {
     if (model_.requests[index].bridge) settle_behind(model_.requests[index].process);
 }
 
-void Culprits::settle(Index index) {
+[[gnu::noinline]] void Culprits::settle_blocked(Index index, std::int64_t ns) {
     Request &request = model_.requests[index];
-    const std::int64_t ns = model_.now_ns - request.charged_to;
-    if (ns <= 0) return;
-    request.charged_to = model_.now_ns;
-    if (request.blockers == 0) {
-        request.gap_ns += ns;
-        return;
-    }
     // By far the most: one holder, which runs.
     if (request.blockers == 1 && request.blame[0].hold != kNone) {
         Blame &blame = request.blame[0];
@@ -282,7 +273,7 @@ void Culprits::settle(Index index) {
         const Thread *taker = hold.thread == kNone ? nullptr : &model_.table.thread(hold.thread);
         if (taker != nullptr && taker->stream == hold.stream && taker->request == kNone && !taker->waits_for_child &&
             (hold.culprit != kNone || taker_has(hold))) {
-            const Index culprit = culprit_of(blame.hold);
+            const Index culprit = hold.culprit != kNone ? hold.culprit : find_culprit(blame.hold, taker->process);
             if (request.leads != kNone) return charge(model_.crowds[request.leads], culprit, ns);
             if (blame.charged_ns == 0) blame.culprit = culprit;
             if (blame.culprit == culprit) {
@@ -291,6 +282,12 @@ void Culprits::settle(Index index) {
             }
         }
     }
+    settle_chain(index, ns);
+}
+
+// The same where the holder does not run, or there are several.
+void Culprits::settle_chain(Index index, std::int64_t ns) {
+    Request &request = model_.requests[index];
     flush(request);
     origin_ = &request;
     if (request.ends_epoch != epoch_) resolve(index);

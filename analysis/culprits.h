@@ -49,7 +49,16 @@ class Culprits {
 
     // Charges what the request waited since it was last settled. Whoever calls it says before, once, that things may
     // have changed since (before_change, settle_behind, forget_holders do).
-    void settle(Index request);
+    void settle(Index index) {
+        Request &request = model_.requests[index];
+        const std::int64_t ns = model_.now_ns - request.charged_to;
+        if (ns <= 0) return;
+        request.charged_to = model_.now_ns;
+        if (request.blockers == 0)
+            request.gap_ns += ns;
+        else
+            settle_blocked(index, ns);
+    }
     // To be called before the request's blockers change.
     void before_change(Index request);
     // All that wait, once and for all: the recording is over, and nothing changes any more.
@@ -104,8 +113,14 @@ class Culprits {
         std::int64_t ns;
     };
 
+    void settle_blocked(Index request, std::int64_t ns);
+    void settle_chain(Index request, std::int64_t ns);
     SiteKey site_key(const Entry &entry) const;
-    Index culprit_of(Index hold);
+    Index culprit_of(Index hold) {
+        const Hold &known = model_.holds[hold];
+        return known.culprit != kNone ? known.culprit : find_culprit(hold, responsible(known));
+    }
+    Index find_culprit(Index hold, Index responsible);
     bool next_of(Index request, Index &next, Index &via) const;
     void resolve(Index request);
     void note_end(Request &request, Request::Ends ends, Index ends_at, std::uint32_t after) const;
@@ -130,7 +145,7 @@ class Culprits {
     bool taker_runs(const Hold &hold) const;
     void mark(Request &request);
     bool settle_owned(const std::vector<Index> &owned);
-    static void compact(Request &request);
+    static void compact(Request &request);  // there are charges
 
     Model &model_;
     std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, Index> by_name_;

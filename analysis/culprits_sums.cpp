@@ -1,5 +1,6 @@
 // The sums of culprits.h: what requests and crowds were charged becomes rows of tables.
 #include <algorithm>
+#include <array>
 #include <tuple>
 #include <utility>
 
@@ -28,10 +29,15 @@ void Culprits::charge(Crowd &crowd, Index culprit, std::int64_t ns) {
     crowd.latest = culprit;
     Entry &entry = entries_[culprit];
     entry.caused_ns += ns * static_cast<std::int64_t>(crowd.members.size());
-    if (crowd.newly_charged(culprit) == 0) return;
-    groups_[entry.process].waits += crowd.newly_charged(kGroupKey | entry.process);
-    groups_[entry.operation].waits += crowd.newly_charged(kGroupKey | entry.operation);
-    groups_[entry.call_site].waits += crowd.newly_charged(kGroupKey | entry.call_site);
+    const Index place = crowd.place_of_key(culprit);
+    if (crowd.newly_charged(place) == 0) return;
+    const std::array<Index, 3> groups{entry.process, entry.operation, entry.call_site};
+    std::array<Index, 3> places = crowd.charged[place].groups;
+    if (places == Crowd::kNoGroups) {
+        for (std::size_t i = 0; i < groups.size(); ++i) places[i] = crowd.place_of_key(kGroupKey | groups[i]);
+        crowd.charged[place].groups = places;
+    }
+    for (std::size_t i = 0; i < groups.size(); ++i) groups_[groups[i]].waits += crowd.newly_charged(places[i]);
 }
 
 void Culprits::flush(Request &request) {
@@ -43,7 +49,6 @@ void Culprits::flush(Request &request) {
 
 void Culprits::compact(Request &request) {
     std::vector<Charge> &charges = request.charges;
-    if (charges.size() < 2) return;
     std::sort(charges.begin(), charges.end(), [](const Charge &a, const Charge &b) { return a.culprit < b.culprit; });
     std::size_t kept = 0;
     for (std::size_t i = 1; i < charges.size(); ++i) {
@@ -67,9 +72,9 @@ void Culprits::keep(Request &request) {
 void Culprits::carry(Request &request, const Crowd &crowd) const {
     request.carried_ns = crowd.charged_ns - request.charged_base_ns;
     request.carried_to = crowd.latest;
-    for (std::size_t place = 0; place < crowd.keys.size(); ++place)
-        if (crowd.keys[place] < kGroupKey && crowd.up_to[place] >= request.number)
-            request.charges.push_back({static_cast<Index>(crowd.keys[place]), 0, 0, true});
+    for (const Crowd::Charged &one : crowd.charged)
+        if (one.key < kGroupKey && one.up_to >= request.number)
+            request.charges.push_back({static_cast<Index>(one.key), 0, 0, true});
 }
 
 // Of what the request is charged with; what is among the sums already, from its last culprit. Returns how much it was.
@@ -94,10 +99,10 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
     if (given_up) {
         for (Charge &charge : request.charges) charge.ns = charge.kept_ns;
         request.gap_ns = request.kept_gap_ns;
-    } else {
+    } else if (!request.blame.empty()) {
         flush(request);
     }
-    compact(request);
+    if (request.charges.size() > 1) compact(request);
     std::int64_t charged = request.carried_ns;
     for (const Charge &charge : request.charges) charged += charge.ns;
     const bool nobody_known = charged == 0;

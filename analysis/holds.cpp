@@ -34,9 +34,7 @@ std::uint64_t Holds::key(Index domain, wire::Family family, Index owner) noexcep
     return std::uint64_t{domain} << 36 | static_cast<std::uint64_t>(family) << 32 | owner;
 }
 
-Index Holds::find_ranges(Index lock, Index owner) const {
-    const Lock &about = model_.locks[lock];
-    const std::vector<Index> &owned = model_.owned_by(about.family, owner);
+Index Holds::find_among(const std::vector<Index> &owned, const Lock &about, Index owner) const {
     const std::size_t few = std::min(owned.size(), kFewOwned);
     for (std::size_t place = 0; place < few; ++place) {
         const Ranges &ranges = model_.ranges[owned[place]];

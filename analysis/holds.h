@@ -43,7 +43,12 @@ class Holds {
     static constexpr std::size_t kFewOwned = 8;  // to look through them is quicker than to ask the map
 
     static std::uint64_t key(Index domain, wire::Family family, Index owner) noexcept;
-    Index find_ranges(Index lock, Index owner) const;
+    Index find_ranges(Index lock, Index owner) const {
+        const Lock &about = model_.locks[lock];
+        const std::vector<Index> &owned = model_.owned_by(about.family, owner);
+        return owned.empty() ? kNone : find_among(owned, about, owner);  // mostly empty: it holds nothing
+    }
+    Index find_among(const std::vector<Index> &owned, const Lock &about, Index owner) const;
     Index ranges_of(Index lock, Index owner);
     std::vector<Index> &owned_by(wire::Family family, Index owner);
     void cut(Index ranges, std::uint64_t first, std::uint64_t last, const HoldEnd &end);

@@ -8,9 +8,7 @@
 
 namespace planloop::analysis {
 
-Index LockTable::file(std::uint32_t id) {
-    const Index known = by_number_.find(id);
-    if (known != kNone) return known;
+Index LockTable::learn_file(std::uint32_t id) {
     const Index made = make_file(source_.file(id), id);
     by_number_.put(id, made);
     return made;
@@ -44,9 +42,8 @@ Index LockTable::make_domain() {
     return static_cast<Index>(domains_.size() - 1);
 }
 
-Index LockTable::lock(wire::Family family, Index file) {
+Index LockTable::make_lock(wire::Family family, Index file) {
     Index &slot = files_[file].locks[static_cast<std::size_t>(family)];
-    if (slot != kNone) return slot;
     File &about = files_[file];
     const wire::FamilyTraits &traits = wire::kFamilies[static_cast<std::size_t>(family)];
     slot = static_cast<Index>(locks_.size());

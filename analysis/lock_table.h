@@ -51,8 +51,14 @@ class LockTable {
   public:
     explicit LockTable(const EventSource &source) : source_(source) {}
 
-    Index file(std::uint32_t id);                 // by the source's file number
-    Index lock(wire::Family family, Index file);  // made at first use
+    Index file(std::uint32_t id) {  // by the source's file number; made at first use, like the lock
+        const Index known = by_number_.find(id);
+        return known != kNone ? known : learn_file(id);
+    }
+    Index lock(wire::Family family, Index file) {
+        const Index known = find_lock(family, file);
+        return known != kNone ? known : make_lock(family, file);
+    }
     Index find_lock(wire::Family family, Index file) const {
         return files_[file].locks[static_cast<std::size_t>(family)];
     }
@@ -66,6 +72,8 @@ class LockTable {
     const Domain &domain(Index domain) const { return domains_[domain]; }
 
   private:
+    Index learn_file(std::uint32_t id);
+    Index make_lock(wire::Family family, Index file);
     Index make_file(const FileInfo &info, std::uint32_t id);
     Index make_domain();
 

@@ -37,11 +37,7 @@ Index ProcessTable::add_process(std::int32_t pid) {
     return index;
 }
 
-Index ProcessTable::process_of(const Event &event) {
-    if (event.process != 0) {
-        const Index known = by_image_.find(event.process);
-        if (known != kNone) return known;
-    }
+Index ProcessTable::find_process(const Event &event) {
     const ProcessInfo &info = source_.process(event.process);
     const std::int32_t pid = info.pid != 0 ? info.pid : event.pid;
     Index index = find_pid(pid);
@@ -72,12 +68,7 @@ void ProcessTable::attach(Index index, std::uint32_t image, const ProcessInfo &i
     by_image_.put(image, index);
 }
 
-Index ProcessTable::thread_of(const Event &event, Index process) {
-    // Threads without a stream number are told apart by their tid.
-    const std::uint64_t key =
-        event.thread != 0 ? event.thread : std::uint64_t{1} << 40 | static_cast<std::uint32_t>(event.tid);
-    const Index known = by_stream_.find(key);
-    if (known != kNone && threads_[known].process == process) return known;
+Index ProcessTable::find_thread(const Event &event, Index process, std::uint64_t key) {
     const bool hearsay = source_.process(event.process).hearsay;
     hearsay_ = hearsay_ || hearsay;
     if (const Index same = thread_with_other_voice(process, event.tid, hearsay); same != kNone) {
@@ -88,7 +79,6 @@ Index ProcessTable::thread_of(const Event &event, Index process) {
     const Index index = threads_.make();
     Thread &thread = threads_[index];
     thread.hearsay = hearsay;
-    thread.polls.fill(kNone);
     thread.stream = event.thread;
     thread.tid = event.tid;
     thread.process = process;
@@ -228,18 +218,14 @@ void ProcessTable::release_description(Index description) {
     descriptions_.release(description);
 }
 
-Index ProcessTable::description_of(Index process, const Event &event, Index file, Index &lost) {
-    // Instrumented programs name no descriptor: their locks on one file are one description.
-    const std::int64_t fd = event.fd >= 0 ? event.fd : -2 - static_cast<std::int64_t>(file);
+Index ProcessTable::learn_description(Index process, const Event &event, Index file, Index &lost) {
+    const std::int64_t fd = named_descriptor(event, file);
     const Index named = event.description != 0 ? by_number_.find(event.description) : kNone;
     const Descriptor *entry = find_descriptor(process, fd);
-    if (entry != nullptr && descriptions_[entry->description].file == file) {
-        if (event.description == 0 || entry->description == named) return entry->description;
-        if (entry->inherited && named == kNone) {
-            const Index description = entry->description;
-            set_descriptor(process, fd, description, false);
-            return adopt_number(description, event.description);
-        }
+    if (entry != nullptr && descriptions_[entry->description].file == file && entry->inherited && named == kNone) {
+        const Index description = entry->description;
+        set_descriptor(process, fd, description, false);
+        return adopt_number(description, event.description);
     }
     Index description = named;
     if (description != kNone && descriptions_[description].file != file) description = kNone;

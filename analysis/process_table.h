@@ -21,6 +21,7 @@ namespace planloop::analysis {
 
 struct Thread {
     static constexpr std::size_t kPolls = 4;
+    static constexpr std::array<Index, kPolls> kNoPolls{kNone, kNone, kNone, kNone};
 
     std::uint32_t stream = 0;
     std::int32_t tid = 0;
@@ -28,9 +29,9 @@ struct Thread {
     std::uint32_t other_stream = 0;  // the same thread's in planloop.jsonl, or in the spool if `stream` is the former's
     bool hearsay = false;            // `stream` is one of planloop.jsonl
     Index process = kNone;
-    Index request = kNone;              // innermost open lock call
-    std::array<Index, kPolls> polls{};  // failed tries that may go on, newest first
-    std::vector<Index> owned;           // Ranges of thread-owned families
+    Index request = kNone;                       // innermost open lock call
+    std::array<Index, kPolls> polls = kNoPolls;  // failed tries that may go on, newest first
+    std::vector<Index> owned;                    // Ranges of thread-owned families
     bool waits_for_child = false;
     std::int64_t child = 0;  // as waitpid's pid argument
 
@@ -87,8 +88,15 @@ class ProcessTable {
     explicit ProcessTable(const EventSource &source) : source_(source) {}
 
     // The process and thread an event comes from, made when unknown.
-    Index process_of(const Event &event);
-    Index thread_of(const Event &event, Index process);
+    Index process_of(const Event &event) {
+        const Index known = event.process == 0 ? kNone : by_image_.find(event.process);
+        return known != kNone ? known : find_process(event);
+    }
+    Index thread_of(const Event &event, Index process) {
+        const std::uint64_t key = thread_key(event);
+        const Index known = by_stream_.find(key);
+        return known != kNone && threads_[known].process == process ? known : find_thread(event, process, key);
+    }
     // The stream of the thread that the event comes from: what a program writes to planloop.jsonl itself is told of the
     // thread that the spool knows.
     std::uint32_t stream_of(const Event &event) const;
@@ -104,7 +112,12 @@ class ProcessTable {
 
     // The description behind a lock call's descriptor. `lost` is set when that shows that the descriptor was closed
     // behind our back and nobody has its description any more.
-    Index description_of(Index process, const Event &event, Index file, Index &lost);
+    Index description_of(Index process, const Event &event, Index file, Index &lost) {
+        const Descriptor *entry = find_descriptor(process, named_descriptor(event, file));
+        const bool known = entry != nullptr && descriptions_[entry->description].file == file &&
+                           (event.description == 0 || by_number_.find(event.description) == entry->description);
+        return known ? entry->description : learn_description(process, event, file, lost);
+    }
     Index description_at(Index process, std::int64_t fd) const;
     Index find_description(std::uint32_t number) const { return by_number_.find(number); }
     // Each returns the description that nobody has any more, or kNone.
@@ -138,8 +151,19 @@ class ProcessTable {
     std::uint64_t threads_seen() const { return threads_seen_; }
 
   private:
+    // Threads without a stream number are told apart by their tid.
+    static std::uint64_t thread_key(const Event &event) {
+        return event.thread != 0 ? event.thread : std::uint64_t{1} << 40 | static_cast<std::uint32_t>(event.tid);
+    }
+    Index find_process(const Event &event);
+    Index find_thread(const Event &event, Index process, std::uint64_t key);
     Index thread_with_other_voice(Index process, std::int32_t tid, bool hearsay) const;
+    // Instrumented programs name no descriptor: their locks on one file are one description.
+    static std::int64_t named_descriptor(const Event &event, Index file) {
+        return event.fd >= 0 ? event.fd : -2 - static_cast<std::int64_t>(file);
+    }
     const Descriptor *find_descriptor(Index process, std::int64_t fd) const;
+    Index learn_description(Index process, const Event &event, Index file, Index &lost);
     Index make_description(Index file, std::uint32_t number);
     Index adopt_number(Index into, std::uint32_t number);
     void add_sharer(Index description, Index process);

@@ -4,15 +4,7 @@
 
 namespace planloop::analysis {
 
-void QueueMeter::advance(std::int64_t t_ns) {
-    if (t_ns < newest_end_ns_) {  // mostly
-        const std::int64_t ns = t_ns - last_ns_;
-        Step &step = steps_.back();
-        step.area_ns += static_cast<double>(ns) * waiting_;
-        if (ns > 0) step.max = std::max(step.max, waiting_);
-        last_ns_ = t_ns;
-        return;
-    }
+void QueueMeter::extend_to(std::int64_t t_ns) {
     while (t_ns - origin_ns_ >= step_ns_ * static_cast<std::int64_t>(kMostSteps)) {
         for (std::size_t i = 0; i < steps_.size(); i += 2) {
             Step both = steps_[i];
@@ -40,15 +32,9 @@ void QueueMeter::advance(std::int64_t t_ns) {
     last_ns_ = t_ns;
 }
 
-void QueueMeter::change(std::int64_t t_ns, int by) {
-    if (steps_.empty()) {
-        origin_ns_ = last_ns_ = t_ns;
-        steps_.emplace_back();
-    }
-    advance(t_ns);
-    waiting_ += static_cast<std::uint32_t>(by);
-    max_ = std::max(max_, waiting_);
-    steps_.back().max = std::max(steps_.back().max, waiting_);
+void QueueMeter::begin_at(std::int64_t t_ns) {
+    origin_ns_ = last_ns_ = t_ns;
+    steps_.emplace_back();
 }
 
 QueueDepth QueueMeter::depth(std::int64_t from_ns, std::int64_t to_ns) const {

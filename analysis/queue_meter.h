@@ -5,6 +5,7 @@
 #ifndef PLANLOOP_ANALYSIS_QUEUE_METER_H
 #define PLANLOOP_ANALYSIS_QUEUE_METER_H
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -18,7 +19,13 @@ class QueueMeter {
     static constexpr std::size_t kMostSteps = 128;
 
     // One more or one less from now on. Times never go back.
-    void change(std::int64_t t_ns, int by);
+    void change(std::int64_t t_ns, int by) {
+        if (steps_.empty()) begin_at(t_ns);
+        advance(t_ns);
+        waiting_ += static_cast<std::uint32_t>(by);
+        max_ = std::max(max_, waiting_);
+        steps_.back().max = std::max(steps_.back().max, waiting_);
+    }
     std::uint32_t waiting() const { return waiting_; }
     QueueDepth depth(std::int64_t from_ns, std::int64_t to_ns) const;
 
@@ -27,7 +34,16 @@ class QueueMeter {
         double area_ns = 0;  // waiters times nanoseconds
         std::uint32_t max = 0;
     };
-    void advance(std::int64_t t_ns);
+    void advance(std::int64_t t_ns) {
+        if (t_ns >= newest_end_ns_) return extend_to(t_ns);
+        const std::int64_t ns = t_ns - last_ns_;
+        Step &step = steps_.back();
+        step.area_ns += static_cast<double>(ns) * waiting_;
+        if (ns > 0) step.max = std::max(step.max, waiting_);
+        last_ns_ = t_ns;
+    }
+    void begin_at(std::int64_t t_ns);
+    void extend_to(std::int64_t t_ns);
 
     std::vector<Step> steps_;
     std::int64_t origin_ns_ = 0, last_ns_ = 0;

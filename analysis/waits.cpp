@@ -9,7 +9,8 @@ namespace planloop::analysis {
 
 Index Waits::begin(const Event &event, Index process, Index thread, Index lock, Index owner) {
     const std::uint64_t last = last_byte(event.start, event.len);
-    Index index = resume_poll(event, thread, lock, last);
+    const bool polls = model_.table.thread(thread).polls != Thread::kNoPolls;
+    Index index = polls ? resume_poll(event, thread, lock, last) : kNone;
     const bool resumed = index != kNone;
     if (!resumed) index = model_.requests.make();
     Request &request = model_.requests[index];
@@ -333,8 +334,7 @@ void Waits::withdraw(Index index) {
         *link = request.outer;
         break;
     }
-    for (Index &slot : thread.polls)
-        if (slot == index) slot = kNone;
+    if (request.parked) std::replace(thread.polls.begin(), thread.polls.end(), index, kNone);
     if (request.looked) model_.locks[request.lock].queue.change(model_.now_ns, -1);
     if (request.crowd != kNone) {
         crowds_.remove(index);

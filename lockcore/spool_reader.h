@@ -57,6 +57,12 @@ struct SpoolRecord {
     std::string payload;  // reassembled from the text slots behind it; shorter than `end` says if some are missing
 };
 
+// Whether text slots follow a record of that kind, its payload.
+constexpr bool has_text(wire::RecordKind kind) noexcept {
+    return kind == wire::RecordKind::process || kind == wire::RecordKind::sharer || kind == wire::RecordKind::file ||
+           kind == wire::RecordKind::not_traced || kind == wire::RecordKind::trace || kind == wire::RecordKind::module;
+}
+
 struct SpoolChunk {
     std::uint64_t offset = 0;
     std::uint32_t bytes = 0;

@@ -30,11 +30,6 @@ bool makes_sense(const RawSlot &slot) {
            slot.mode <= static_cast<std::uint8_t>(wire::Mode::exclusive);
 }
 
-bool has_text(wire::RecordKind kind) {
-    return kind == wire::RecordKind::process || kind == wire::RecordKind::sharer || kind == wire::RecordKind::file ||
-           kind == wire::RecordKind::not_traced || kind == wire::RecordKind::trace || kind == wire::RecordKind::module;
-}
-
 void decode(const RawSlot &raw, wire::State state, const SpoolChunk &chunk, std::uint32_t stream, std::uint32_t slot,
             SpoolRecord &record) {
     record.state = state;

@@ -63,6 +63,8 @@ class SessionSource final : public EventSource {
         if (event.t_ns < last_ns_) ++late_;
         event.t_ns = last_ns_ = std::max(event.t_ns, last_ns_);
     }
+    bool look_again();
+    bool next_of_all(Event &event);
     void find_parts();
     bool may_have_new_spools();
     void find_spools();
@@ -160,18 +162,22 @@ void SessionSource::find_log() {
 }
 
 bool SessionSource::next(Event &event) {
-    if (at_end_) {
-        if (!options_.follow) return false;
-        const bool settled = options_.over && options_.over();
-        find_parts();
-        for (Part &part : parts_) part.events->poll(settled);
-        at_end_ = false;
-    }
-    if (parts_.size() == 1 && !parts_.front().has_front) {  // nothing to merge
-        at_end_ = !parts_.front().events->next(event);
-        if (!at_end_) keep_order(event);
-        return !at_end_;
-    }
+    if (at_end_ && !look_again()) return false;
+    const bool nothing_to_merge = parts_.size() == 1 && !parts_.front().has_front;
+    at_end_ = !(nothing_to_merge ? parts_.front().events->next(event) : next_of_all(event));
+    if (!at_end_) keep_order(event);
+    return !at_end_;
+}
+
+bool SessionSource::look_again() {
+    if (!options_.follow) return false;
+    const bool settled = options_.over && options_.over();
+    find_parts();
+    for (Part &part : parts_) part.events->poll(settled);
+    return true;
+}
+
+bool SessionSource::next_of_all(Event &event) {
     Part *first = nullptr;
     for (Part &part : parts_) {
         if (!part.has_front) part.has_front = part.events->next(part.front);
@@ -181,13 +187,9 @@ bool SessionSource::next(Event &event) {
             first = &part;
         }
     }
-    if (first == nullptr) {
-        at_end_ = true;
-        return false;
-    }
+    if (first == nullptr) return false;
     event = first->front;
     first->has_front = false;
-    keep_order(event);
     return true;
 }
 

@@ -150,8 +150,7 @@ void SpoolEvents::rebuild_heap() {
         if (advance(i, entry)) {
             heap_.push_back(entry);
         } else if (streams_[i].over) {
-            streams_[i].open.reset();
-            streams_[i].done = true;
+            close_stream(streams_[i]);
         }
     }
     add_streams();
@@ -159,30 +158,38 @@ void SpoolEvents::rebuild_heap() {
 }
 
 void SpoolEvents::read_head(std::uint32_t index, OpenStream &open) {
-    SpoolRecord &head = open.head;
-    while (!open.has_head && open.cursor.next(*reader_, head)) {
+    const SpoolRecord &head = open.head;
+    while (!open.has_head && open.cursor.next(*reader_, open.head)) {
         ++records_;
-        if (head.state == State::annulled) continue;
-        if (head.kind == RecordKind::file) {
-            learn_file(head);
-            continue;
-        }
-        if (head.kind == RecordKind::module) {
-            const ProcessInfo &info = tables_.processes[number(head.process)];
-            tables_.sites.learn(number(head.process), head.payload, info.executable, info.working_folder);
-            continue;
-        }
-        if (head.kind == RecordKind::trace) {
-            open.speaker = learn_trace(head, open.speaker);
-            continue;
-        }
-        if (head.kind == RecordKind::process && !learn_process(head)) continue;
+        if (head.state == State::annulled || (has_text(head.kind) && !learn(open))) continue;
         if (reader_->ring_bytes() != 0 && head.file != 0 && tables_.files.count(number(head.file)) == 0) {
             continue;  // what it was about has been overwritten
         }
         open.has_head = true;
         open.head_key = std::max(key_of(head, head.begin), streams_[index].last_key);
         open.head_rank = static_cast<std::uint32_t>(event_rank(kind_of(head.kind)));
+    }
+}
+
+// What the record tells about others. False: that is all, it is no event.
+bool SpoolEvents::learn(OpenStream &open) {
+    const SpoolRecord &record = open.head;
+    switch (record.kind) {
+        case RecordKind::file:
+            learn_file(record);
+            return false;
+        case RecordKind::module: {
+            const ProcessInfo &info = tables_.processes[number(record.process)];
+            tables_.sites.learn(number(record.process), record.payload, info.executable, info.working_folder);
+            return false;
+        }
+        case RecordKind::trace:
+            open.speaker = learn_trace(record, open.speaker);
+            return false;
+        case RecordKind::process:
+            return learn_process(record);
+        default:
+            return true;
     }
 }
 
@@ -195,10 +202,7 @@ bool SpoolEvents::OpenStream::ending_is_next() const {
 // Finds what comes next in a stream; false: nothing for now.
 bool SpoolEvents::advance(std::uint32_t index, Entry &entry) {
     Stream &stream = streams_[index];
-    if (stream.open == nullptr) {
-        if (stream.done) return false;
-        stream.open = std::make_unique<OpenStream>(index);
-    }
+    if (stream.open == nullptr && !open_stream(index)) return false;
     OpenStream &open = *stream.open;
     if (!open.has_head) read_head(index, open);
     if (open.ending_is_next()) {
@@ -211,11 +215,20 @@ bool SpoolEvents::advance(std::uint32_t index, Entry &entry) {
         entry = {open.head_key, open.head_rank, index};
         return true;
     }
-    if (!following_.on) {
-        stream.open.reset();
-        stream.done = true;
-    }
+    if (!following_.on) close_stream(stream);
     return false;
+}
+
+// Not in line: advance() is for each event.
+[[gnu::noinline]] bool SpoolEvents::open_stream(std::uint32_t index) {
+    if (streams_[index].done) return false;
+    streams_[index].open = std::make_unique<OpenStream>(index);
+    return true;
+}
+
+[[gnu::noinline]] void SpoolEvents::close_stream(Stream &stream) {
+    stream.open.reset();
+    stream.done = true;
 }
 
 bool SpoolEvents::next(Event &event) {

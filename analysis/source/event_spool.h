@@ -82,6 +82,9 @@ class SpoolEvents final : public EventPart {
     void end_streams(const SpoolRecord &ended);
     void rebuild_heap();
     bool advance(std::uint32_t index, Entry &entry);
+    bool open_stream(std::uint32_t index);
+    static void close_stream(Stream &stream);
+    bool learn(OpenStream &open);
     void read_head(std::uint32_t index, OpenStream &open);
     void replace_top(const Entry &entry);
     void remove_top();
