@@ -33,6 +33,7 @@ enum class EventKind : std::uint8_t {
     child_wait_begun,  // waits for its child `other` (as waitpid's pid argument)
     child_wait_ended,
     not_traced,  // a program started in which the shim cannot be: `pid`, `other`: wire::NotTracedCause
+    child_made,  // by now `process` has made the child `other`; what that shares is told elsewhere
 };
 
 constexpr bool is_lock_call(EventKind kind) noexcept {

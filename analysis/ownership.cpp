@@ -60,6 +60,7 @@ void Ownership::take_in(const Event &event) {
         case EventKind::process_started:
         case EventKind::process_ended:
         case EventKind::not_traced:
+        case EventKind::child_made:
             return;
     }
 }

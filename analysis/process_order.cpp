@@ -1,6 +1,7 @@
 #include "analysis/process_order.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace planloop::analysis {
 namespace {
@@ -51,19 +52,38 @@ void ProcessOrder::started(const Event &event) {
     boot_known_ = true;
 }
 
+void ProcessOrder::forked(const Event &event) {
+    const Index parent = node_of(event.pid);
+    nodes_[parent].changed_ns = event.t_ns;
+    if (event.other <= 0) return;
+    const auto pid = static_cast<std::int32_t>(event.other);
+    Index child = by_pid_.find(static_cast<std::uint32_t>(pid));
+    if (child == kNone || nodes_[child].ended_ns >= 0) child = make(pid, parent, event.t_ns);
+    nodes_[child].parent = parent;
+    nodes_[child].made_ns = event.t_ns;
+}
+
+// The child may have been heard of before, and even be over. It has not been waited for, so nobody else has its pid.
+void ProcessOrder::child_made(const Event &event) {
+    const Index parent = node_of(event.pid);
+    nodes_[parent].changed_ns = event.t_ns;
+    if (event.other <= 0 || event.other > std::numeric_limits<std::int32_t>::max()) return;
+    const auto pid = static_cast<std::int32_t>(event.other);
+    Index child = by_pid_.find(static_cast<std::uint32_t>(pid));
+    const Index known = child != kNone ? nodes_[child].parent : kNone;
+    if (child == kNone || nodes_[child].waited_ns >= 0 ||
+        (nodes_[child].ended_ns >= 0 && known != kNone && nodes_[known].pid != event.pid))
+        child = make(pid, parent, event.t_ns);
+    nodes_[child].parent = parent;
+    if (nodes_[child].made_ns < 0) nodes_[child].made_ns = event.t_ns;
+}
+
 void ProcessOrder::event(const Event &event) {
     switch (event.kind) {
-        case EventKind::process_forked: {
-            const Index parent = node_of(event.pid);
-            nodes_[parent].changed_ns = event.t_ns;
-            if (event.other <= 0) return;
-            const auto pid = static_cast<std::int32_t>(event.other);
-            Index child = by_pid_.find(static_cast<std::uint32_t>(pid));
-            if (child == kNone || nodes_[child].ended_ns >= 0) child = make(pid, parent, event.t_ns);
-            nodes_[child].parent = parent;
-            nodes_[child].forked_ns = event.t_ns;
-            return;
-        }
+        case EventKind::process_forked:
+            return forked(event);
+        case EventKind::child_made:
+            return child_made(event);
         case EventKind::process_started:
             return started(event);
         case EventKind::process_exiting:
@@ -76,7 +96,7 @@ void ProcessOrder::event(const Event &event) {
             const Index parent = node_of(event.pid);
             nodes_[parent].changed_ns = event.t_ns;
             const auto pid = static_cast<std::int64_t>(event.start);  // what the call returned
-            if (pid <= 0 || pid > 0x7fffffff) return;
+            if (pid <= 0 || pid > std::numeric_limits<std::int32_t>::max()) return;
             const Index child = by_pid_.find(static_cast<std::uint64_t>(pid));
             if (child == kNone || nodes_[child].parent != parent || nodes_[child].waited_ns >= 0) return;
             nodes_[child].waited_ns = event.t_ns;
@@ -88,15 +108,17 @@ void ProcessOrder::event(const Event &event) {
     }
 }
 
-// A process may be heard of long after it began; its start time, to a tick, then says when at the latest.
+// A process may be heard of long after it began, and a parent may speak of it long after it made it. Its start time, to
+// a tick, then says when at the latest.
 std::int64_t ProcessOrder::born_ns(const Node &node) const {
-    if (node.forked_ns >= 0) return node.forked_ns;
-    if (node.start_ticks == 0 || !boot_known_) return node.seen_ns;
-    return std::min(node.seen_ns, boot_ns_ + (static_cast<std::int64_t>(node.start_ticks) + 1) * kTickNs);
+    std::int64_t born = node.made_ns >= 0 ? node.made_ns : node.seen_ns;
+    if (node.made_ns >= 0 && node.seen_ns > 0) born = std::min(born, node.seen_ns);
+    if (node.start_ticks == 0 || !boot_known_) return born;
+    return std::min(born, boot_ns_ + (static_cast<std::int64_t>(node.start_ticks) + 1) * kTickNs);
 }
 
 std::int64_t ProcessOrder::over_ns(const Node &node) const {
-    return node.waited_ns >= 0 || node.forked_ns >= 0 ? node.waited_ns : node.ended_ns;
+    return node.waited_ns >= 0 || node.made_ns >= 0 ? node.waited_ns : node.ended_ns;
 }
 
 bool ProcessOrder::before(const Place &one, const Place &other) const {

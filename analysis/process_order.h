@@ -2,9 +2,12 @@
 // in order: a child's first act comes after its fork, what a parent does after it waited for a child comes after all of
 // that child. Mere time orders nothing.
 //
-// Who recorded that it made a child records when it was told of its end too. Of children of others (a shell that takes
-// no lock, system(3)) the end stands for the wait, since who starts one program after another mostly waits in between:
-// they count as ordered when they ran one after the other, also where that was luck.
+// Whoever is told of the end of a child that recorded something records that, and from then on each child that it
+// makes; it begins with a list of those that it had made before. So of children that both recorded, the one is before
+// the other if the parent was told of its end before it made the other. Of a child that no parent speaks of (system(3)
+// and pclose(3) wait inside libc, a parent may be untraced or killed) the end stands for the wait, since who starts one
+// program after another mostly waits in between: they count as ordered when they ran one after the other, also where
+// that was luck.
 //
 // Grows with processes. Threads of one process are not ordered. Threads: externally synchronised.
 #ifndef PLANLOOP_ANALYSIS_PROCESS_ORDER_H
@@ -39,7 +42,7 @@ class ProcessOrder {
     struct Node {
         std::int32_t pid = 0;
         Index parent = kNone;
-        std::int64_t forked_ns = -1;    // -1: not recorded
+        std::int64_t made_ns = -1;      // at the latest, as its parent says; -1: it does not
         std::int64_t seen_ns = 0;       // first sign of it
         std::uint64_t start_ticks = 0;  // since boot; 0: unknown
         std::int64_t ended_ns = -1, waited_ns = -1;
@@ -48,6 +51,8 @@ class ProcessOrder {
 
     Index node_of(std::int32_t pid);
     Index make(std::int32_t pid, Index parent, std::int64_t t_ns);
+    void forked(const Event &event);
+    void child_made(const Event &event);
     void started(const Event &event);
     std::int64_t born_ns(const Node &node) const;
     std::int64_t over_ns(const Node &node) const;  // for its parent; -1: it is not

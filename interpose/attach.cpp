@@ -75,6 +75,14 @@ bool is_zero_and_writable(std::atomic<T> &word) noexcept {
     return word.compare_exchange_strong(zero, zero, std::memory_order_acq_rel);
 }
 
+// Those that were made before anything was recorded.
+void tell_children(Thread &me, const ForkPage &page) noexcept {
+    for (const std::atomic<std::int32_t> &child : page.children) {
+        const std::int32_t pid = child.load(std::memory_order_relaxed);
+        if (pid > 0) write_note(me, {.kind = wire::RecordKind::child, .a = static_cast<std::uint64_t>(pid)});
+    }
+}
+
 bool attach(Thread &me, ForkPage &page) noexcept {
     const wire::SignalsBlocked no_signals;
     std::uint32_t nobody = 0;
@@ -102,8 +110,10 @@ bool attach(Thread &me, ForkPage &page) noexcept {
         me.speaks_for != 0 ? me.speaks_for : static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
     process.identity.process = process.spool.header().next_process.fetch_add(1, std::memory_order_relaxed);
     note_pid_namespace();
+    wire::note_recorder(process.spool.header(), process.identity.pid);
     join(me, process.identity.process);
     introduce_self(me, parent_image);
+    tell_children(me, page);
     page.image.store(process.identity.process, std::memory_order_release);
     return true;
 }

@@ -1,7 +1,8 @@
 // The shim's state in a process, and how a thread comes to record.
 //
 // Nothing is opened or mapped before the first lock call (or the first fork, see inherited.h): a process that takes no
-// lock starts as fast as it would without us. attach() gives the process image its number in the session's spool and
+// lock starts as fast as it would without us. It attaches when it has something to say: a lock call, a shared lock, or
+// that it was told of the end of a child that recorded. attach() gives the process image its number in the spool and
 // writes its `process` record; a thread's first record claims its first chunk.
 //
 // A forked child must not write into its parent's chunks, however it was forked. ForkPage tells: the kernel zeroes it
@@ -31,7 +32,7 @@ struct ForkPage {
     std::atomic<std::uint32_t> exited;         // an exit record was written
     std::atomic<std::uint32_t> pid_namespace;  // see share_table.h; 0: not asked for yet
     std::atomic<std::uint32_t> next_child;
-    std::atomic<std::int32_t> children[kRememberedChildren];  // the latest, by fork and spawn
+    std::atomic<std::int32_t> children[kRememberedChildren];  // the latest that are not known to have ended
     wire::ToldModules modules;
 };
 
@@ -72,6 +73,7 @@ struct Thread {
     std::int32_t speaks_for;    // pid of the parent in whose name a vfork child records; 0: itself
     std::int32_t vfork_parent;  // pid that began a vfork on this thread: we may be its child; 0: none
     std::int32_t vfork_child;   // pid of its child that took locks along into another program; 0: none
+    std::int32_t vfork_told;    // pid of its latest child that was about to become another program
     bool vfork_copied;          // the child copied a descriptor
     std::uint64_t ring_chunk;   // the chunk of a ring in which the process has been introduced; see ring.h
     std::uint32_t ring_files[kRingFiles];  // files that have been introduced in it, each in the place of its number

@@ -22,8 +22,43 @@
 
 namespace planloop::shim {
 
+namespace {
+
+// In a vfork child, which is no process of ours to speak of: it writes into the stream of the parent's thread, which
+// sleeps until the child is gone, and whose memory it is. Elsewhere it changes nothing.
+class SpeakForParent {
+  public:
+    explicit SpeakForParent(Thread &me) noexcept : me_(me), vfork_parent_(me.vfork_parent) {
+        if (in_vfork_child(me)) me.speaks_for = vfork_parent_;
+        me.vfork_parent = 0;
+    }
+    ~SpeakForParent() noexcept {
+        me_.speaks_for = 0;
+        me_.vfork_parent = vfork_parent_;
+    }
+    SpeakForParent(const SpeakForParent &) = delete;
+    SpeakForParent &operator=(const SpeakForParent &) = delete;
+
+  private:
+    Thread &me_;
+    std::int32_t vfork_parent_;
+};
+
+// The parent never learns the pid before it goes on, and what the child becomes may record by then. A shell tries an
+// exec for each folder of $PATH.
+void tell_of_vforked(Thread &me) noexcept {
+    const auto pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
+    if (me.vfork_told == pid || process.own_pid.load(std::memory_order_relaxed) != 0) return;
+    me.vfork_told = pid;
+    const SpeakForParent parent(me);
+    ChildRecord().finish(pid);
+}
+
+}  // namespace
+
 void ExecRecord::begin() noexcept {
     Thread &me = thread;
+    if (settings.enabled && in_vfork_child(me)) return tell_of_vforked(me);
     if (!prepare_fork() || !enter(me)) return;
     begun_ = true;
     ++me.stream.unfinished;
@@ -65,8 +100,7 @@ void ExecRecord::failed() noexcept {
 
 namespace {
 
-// A program in which the shim cannot be is named in the trace, since its locks will be missing there. In a vfork child
-// this writes into the stream of the parent's thread, which sleeps until the child is gone, and whose memory it is.
+// A program in which the shim cannot be is named in the trace, since its locks will be missing there.
 void note_if_untraceable(const char *path) noexcept {
     if (!settings.enabled || path == nullptr) return;
     // A path that leads nowhere needs no look, and one that is no string is the kernel's to refuse: it is asked first.
@@ -80,9 +114,7 @@ void note_if_untraceable(const char *path) noexcept {
     }
     if (!obstacle.found) return;
     Thread &me = thread;
-    const std::int32_t vfork_parent = me.vfork_parent;
-    if (in_vfork_child(me)) me.speaks_for = vfork_parent;
-    me.vfork_parent = 0;
+    const SpeakForParent parent(me);
     if (open_spool() && enter(me)) {
         const wire::TextPiece text{obstacle.path, std::strlen(obstacle.path) + 1};
         if (wire::Record *record = me.stream.claim_with_text(process.spool, me.who(process), &text, 1)) {
@@ -93,8 +125,6 @@ void note_if_untraceable(const char *path) noexcept {
             me.stream.publish(record, wire::State::complete);
         }
     }
-    me.speaks_for = 0;
-    me.vfork_parent = vfork_parent;
 }
 
 // As execvp(3) searches: the first file of that name in $PATH that may be run.
@@ -123,12 +153,13 @@ void note_if_untraceable_in_path(const char *file) noexcept {
 template <class Call>
 int record_spawn(pid_t *pid, const posix_spawn_file_actions_t *actions, char *const *environment, Call call) {
     const bool concerns_locks = prepare_child();
+    const ChildRecord record;
     pid_t child = 0;
     const Handover handover = actions == nullptr ? Handover::as_they_are : Handover::by_actions;
     const int result =
         with_environment(environment, handover, [&](char *const *entries) { return call(&child, entries); });
     if (result != 0) return result;
-    if (settings.enabled) note_child(child);
+    record.finish(child);
     if (concerns_locks) note_spawned(thread, child);
     if (pid != nullptr) *pid = child;
     return result;

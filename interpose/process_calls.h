@@ -35,7 +35,18 @@ auto record_fork(Real real_call) {
 }
 
 // After a child was made: it may share descriptors on which no lock has been taken yet.
-void note_child(std::int32_t child) noexcept;
+void remember_child(std::int32_t child) noexcept;
+
+// Around the making of a child by other means than fork: spawn, or clone in the memory of this process.
+class ChildRecord {
+  public:
+    ChildRecord() noexcept;
+    void finish(std::int32_t child) const noexcept;
+
+  private:
+    bool recorded_ = false;
+    std::uint64_t before_ = 0;
+};
 
 // Before the process ends by itself; recorded once.
 void note_exit(wire::ExitCause cause, int status) noexcept;
@@ -50,8 +61,10 @@ inline void adopt_from_child(Thread &me) noexcept {
     if (shared_about() && !in_vfork_child(me)) adopt_all();
 }
 
-// A child whose end this process was told of by a call that did not wait. `child` as waitpid(2) takes it.
+// A child of whose end this process was told by a call that is not recorded while it waits: recorded if this process
+// has attached or that child may have. `child` as waitpid(2) takes it; a `reaped` of 0 or below is none.
 void note_reaped(std::int64_t child, pid_t reaped) noexcept;
+void forget_child(pid_t reaped) noexcept;
 
 // A call that waits for a child: recorded as pending while it waits, by who may keep others waiting meanwhile, and by
 // who has attached, whose children are put in order by it. `child` as waitpid(2) takes it; `reaped(result)` is the
@@ -61,6 +74,7 @@ auto record_child_wait(std::int64_t child, Real real_call, Reaped reaped) {
     Thread &me = thread;
     if ((!may_hold_locks() && !attached(me)) || in_vfork_child(me) || !prepare_fork() || !enter(me)) {
         const auto unrecorded = real_call();
+        note_reaped(child, reaped(unrecorded));
         adopt_from_child(me);
         return unrecorded;
     }
@@ -78,7 +92,9 @@ auto record_child_wait(std::int64_t child, Real real_call, Reaped reaped) {
         decltype(real_call()) result;
         pthread_cleanup_push(abandon_pending, nullptr);
         result = real_call();
-        record->b = static_cast<std::uint64_t>(static_cast<std::int64_t>(reaped(result)));
+        const pid_t ended = reaped(result);
+        record->b = static_cast<std::uint64_t>(static_cast<std::int64_t>(ended));
+        forget_child(ended);
         pthread_cleanup_pop(0);
         return result;
     });

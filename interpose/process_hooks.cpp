@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <paths.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -38,6 +39,13 @@ void prepare_for_more_children() noexcept {
     wire::clock_ns(CLOCK_MONOTONIC);  // so that it is bound
 }
 
+// Children are often reaped in a handler of SIGCHLD, and a stack for handlers may have no room for an introduction.
+bool may_attach_for(Thread &me, pid_t reaped) noexcept {
+    if (!wire::may_have_recorded(process.spool.header(), reaped) || in_vfork_child(me)) return false;
+    stack_t stack{};
+    return wire::raw_syscall(SYS_sigaltstack, nullptr, &stack) == 0 && (stack.ss_flags & SS_ONSTACK) == 0;
+}
+
 }  // namespace
 
 bool prepare_child() noexcept {
@@ -55,11 +63,21 @@ bool prepare_fork() noexcept {
     return adopt_all() || attached(thread);
 }
 
-void note_child(std::int32_t child) noexcept {
+void remember_child(std::int32_t child) noexcept {
     ForkPage *page = process.page.load(std::memory_order_acquire);
     if (page == nullptr || child <= 0) return;
     const std::uint32_t place = page->next_child.fetch_add(1, std::memory_order_relaxed) % kRememberedChildren;
     page->children[place].store(child, std::memory_order_relaxed);
+}
+
+void forget_child(pid_t reaped) noexcept {
+    ForkPage *page = process.page.load(std::memory_order_acquire);
+    if (page == nullptr || reaped <= 0) return;
+    for (std::atomic<std::int32_t> &child : page->children) {
+        std::int32_t expected = reaped;
+        if (child.load(std::memory_order_relaxed) == expected)
+            child.compare_exchange_strong(expected, 0, std::memory_order_relaxed);
+    }
 }
 
 void note_exit(wire::ExitCause cause, int status) noexcept {
@@ -76,9 +94,10 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
 }
 
 void note_reaped(std::int64_t child, pid_t reaped) noexcept {
+    if (reaped <= 0 || !settings.enabled || !spool_is_mapped()) return;
     Thread &me = thread;
     const int error = errno;
-    if (attached(me) && enter(me)) {
+    if ((attached(me) || may_attach_for(me, reaped)) && enter(me)) {
         if (process.spool.is_ring()) introduce_in_chunk(me);
         if (wire::Record *const record = me.stream.claim(process.spool, me.who(process)); record != nullptr) {
             record->kind = wire::RecordKind::wait_child;
@@ -89,6 +108,7 @@ void note_reaped(std::int64_t child, pid_t reaped) noexcept {
             me.stream.publish(record, wire::State::complete);
         }
     }
+    if (!in_vfork_child(me)) forget_child(reaped);
     errno = error;
 }
 
@@ -98,7 +118,7 @@ ForkRecord::ForkRecord() noexcept : concerns_locks_(prepare_child() && enter(thr
 }
 
 void ForkRecord::finish(std::int32_t child) const noexcept {
-    if (settings.enabled && child > 0) note_child(child);
+    if (settings.enabled && child > 0) remember_child(child);
     if (!concerns_locks_ || child <= 0) return;
     Thread &me = thread;
     if (tracked_mask.load(std::memory_order_relaxed) != 0) {
@@ -112,6 +132,24 @@ void ForkRecord::finish(std::int32_t child) const noexcept {
     record->a = static_cast<std::uint64_t>(child);
     record->begin = before_;  // the child may have done much by now
     me.stream.publish(record, wire::State::complete);
+}
+
+ChildRecord::ChildRecord() noexcept : recorded_(settings.enabled && attached(thread) && enter(thread)) {
+    if (recorded_) before_ = process.spool.ticks();
+}
+
+void ChildRecord::finish(std::int32_t child) const noexcept {
+    if (!settings.enabled || child <= 0) return;
+    remember_child(child);
+    Thread &me = thread;
+    if (!recorded_ || !enter(me)) return;
+    if (wire::Record *record = me.stream.claim(process.spool, me.who(process))) {
+        record->kind = wire::RecordKind::child;
+        record->fd = -1;
+        record->a = static_cast<std::uint64_t>(child);
+        record->begin = before_;
+        me.stream.publish(record, wire::State::complete);
+    }
 }
 
 namespace {
@@ -192,11 +230,12 @@ int planloop_clone(int (*start)(void *), void *stack, int flags, void *argument,
     Thread &me = thread;
     prepare_child();
     if (in_vfork_child(me) || !enter(me)) return real_call();
+    const ChildRecord record;
     // The child may have this thread's variables too.
     me.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
     process.own_pid.store(me.vfork_parent, std::memory_order_release);
     const int child = real_call();
-    note_child(child);
+    record.finish(child);
     note_spawned(me, child);
     return child;
 }
@@ -209,6 +248,7 @@ extern "C" __attribute__((used)) void *planloop_before_vfork() {
         thread.vfork_parent = static_cast<std::int32_t>(wire::raw_syscall(SYS_getpid));
         thread.tid = static_cast<std::int32_t>(wire::raw_syscall(SYS_gettid));
         thread.vfork_copied = false;
+        thread.vfork_told = 0;
     }
     return reinterpret_cast<void *>(real<Symbol::vfork>());
 }

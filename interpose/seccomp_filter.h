@@ -28,8 +28,8 @@ inline constexpr int kOwnCalls[] = {
     SYS_munmap,        SYS_newfstatat,     SYS_openat,      SYS_ppoll,
     SYS_prctl,         SYS_pread64,        SYS_prlimit64,   SYS_process_vm_readv,
     SYS_pselect6,      SYS_pwrite64,       SYS_pwritev,     SYS_read,
-    SYS_readlinkat,    SYS_rt_sigprocmask, SYS_sched_yield, SYS_statx,
-    SYS_tgkill,        SYS_tkill,          SYS_unlinkat,
+    SYS_readlinkat,    SYS_rt_sigprocmask, SYS_sched_yield, SYS_sigaltstack,
+    SYS_statx,         SYS_tgkill,         SYS_tkill,       SYS_unlinkat,
 };
 
 #if defined(__x86_64__)

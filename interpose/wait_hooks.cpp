@@ -28,7 +28,7 @@ template <class Real, class Reaped>
 auto record_wait(std::int64_t child, int options, Real real_call, Reaped reaped) {
     if ((options & WNOHANG) == 0) return record_child_wait(child, real_call, reaped);
     const auto result = real_call();
-    if (const pid_t one = reaped(result); one > 0) note_reaped(child, one);
+    note_reaped(child, reaped(result));
     return result;
 }
 

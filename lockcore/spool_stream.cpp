@@ -25,7 +25,7 @@ std::uint32_t window_size(std::size_t streams, bool following) {
 
 bool makes_sense(const RawSlot &slot) {
     return slot.kind > static_cast<std::uint8_t>(wire::RecordKind::none) &&
-           slot.kind <= static_cast<std::uint8_t>(wire::RecordKind::module) &&
+           slot.kind <= static_cast<std::uint8_t>(wire::RecordKind::last) &&
            slot.kind != static_cast<std::uint8_t>(wire::RecordKind::text) && slot.family < wire::kFamilyCount &&
            slot.mode <= static_cast<std::uint8_t>(wire::Mode::exclusive);
 }

@@ -30,6 +30,7 @@ constexpr std::uint32_t part_number(std::uint32_t part, std::uint32_t local) noe
 constexpr int event_rank(EventKind kind) noexcept {
     switch (kind) {
         case EventKind::process_forked:
+        case EventKind::child_made:
             return 0;
         case EventKind::process_started:
             return 1;

@@ -48,6 +48,8 @@ EventKind kind_of(RecordKind kind) {
             return EventKind::child_wait_begun;
         case RecordKind::not_traced:
             return EventKind::not_traced;
+        case RecordKind::child:
+            return EventKind::child_made;
         default:
             return EventKind::lock_requested;
     }

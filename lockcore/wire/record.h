@@ -83,6 +83,9 @@ enum class RecordKind : std::uint8_t {
                  // both empty: those of the process again
     module,      // first sight of a program or library that makes lock calls in this process image: ModuleBody and its
                  // path follow; where it overlaps an earlier one, that one was unloaded
+    child,       // this process made a child by then: by vfork or spawn, which say otherwise what it shares, or by fork
+                 // before this process recorded anything; a: its pid
+    last = child,
 };
 
 // Wait status of an `ended` record whose time is only when a supervisor found the process gone.

@@ -81,6 +81,7 @@ enum class Drop : std::uint32_t {
 };
 
 inline constexpr std::uint32_t kSharingPids = 64;
+inline constexpr std::uint32_t kRecorderBits = 16384;
 
 // Whether a spool may still be written. Who wants to close it (to compress it) says so, looks whether any process has
 // it mapped, and then makes it final; who opens it meanwhile takes it back. A closed one gets another name at once.
@@ -125,9 +126,22 @@ struct SpoolHeader {
     // rate is worked out from two Calibrations, and one taken while reading gives another rate each time. Ticks are
     // stored last; 0: none, 1: somebody is at it.
     std::atomic<std::uint64_t> final_ticks, final_monotonic_ns, final_utc_ns;
+
+    // Which pids have recorded, modulo kRecorderBits and for ever: a parent that never recorded anything does so when
+    // it is told of the end of such a child, since only a wait for the one puts the next child behind it.
+    std::atomic<std::uint64_t> recorders[kRecorderBits / 64];
 };
 static_assert(sizeof(SpoolHeader) <= kPageBytes);
 static_assert(offsetof(SpoolHeader, next_offset) % 64 == 0 && offsetof(SpoolHeader, next_process) % 64 == 0);
+
+inline void note_recorder(SpoolHeader &header, std::int32_t pid) noexcept {
+    const auto bit = static_cast<std::uint32_t>(pid) % kRecorderBits;
+    header.recorders[bit / 64].fetch_or(std::uint64_t{1} << bit % 64, std::memory_order_release);
+}
+inline bool may_have_recorded(const SpoolHeader &header, std::int32_t pid) noexcept {
+    const auto bit = static_cast<std::uint32_t>(pid) % kRecorderBits;
+    return (header.recorders[bit / 64].load(std::memory_order_acquire) >> bit % 64 & 1) != 0;
+}
 
 struct alignas(64) ChunkHeader {
     std::uint32_t magic;  // stored last, with release order

@@ -119,6 +119,9 @@ class Equivalence(EquivalenceTest):
     def test_small_signal_stack(self):
         self.row()
 
+    def test_reaping_handler(self):
+        self.row()
+
     def test_exit_handler(self):
         self.row()
 

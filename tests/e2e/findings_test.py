@@ -3,7 +3,7 @@
 import os
 import unittest
 
-from harness import TracedTest
+from harness import PYTHON, TracedTest
 
 ORDER_AND_USE = (
     "lock_order_inversion",
@@ -109,12 +109,61 @@ class Order(Findings):
         stage.close()
         self.assertEqual(self.found(), [])
 
-    def test_one_program_after_the_other_is_no_inversion(self):
+    def check_order(self, cases, expected):
+        """Each runs `flock a flock b` and `flock b flock a`, never at once."""
+        (self.folder / "Makefile").write_text("all: x y\nx:\n\tflock a flock b true; true\n"
+                                              "y: x\n\tflock b flock a true; true\n")
+        os.mkfifo(self.folder / "end")
         for name in "ab":
             self.file(name)
-        self.traced("sh", "-c", "flock a flock b true; flock b flock a true; true", cwd=self.folder)
-        self.assertEqual(self.found(), [])
+        for number, command in enumerate(cases):
+            with self.subTest(command=command):
+                self.session = f"case{number}"
+                run = self.traced(*command, cwd=self.folder)
+                self.assertEqual(run.returncode, 0, run.stderr)
+                self.assertEqual([kind for kind, _ in self.found()], expected)
+                self.assertEqual(len(self.report().events("lock_acquired")), 4)
 
+    def test_one_program_after_the_other_is_no_inversion(self):
+        python = ("import os, subprocess, sys\nfor one, other in ('ab', 'ba'):\n"
+                  "    command = f'flock {one} flock {other} true; true'\n    ")
+        perl = "for (['a', 'b'], ['b', 'a']) { my $command = \"flock $_->[0] flock $_->[1] true; true\"; "
+        middle = "sh -c 'flock a flock b true; true'; sh -c 'flock b flock a true; true'; true"
+        self.check_order([
+            *((shell, "-c", "flock a flock b true; flock b flock a true; true") for shell in ("sh", "bash")),
+            *((shell, "-c", middle) for shell in ("sh", "bash")),
+            ("bash", "-c", "(flock a flock b true; true); (flock b flock a true; true); true"),
+            ("make", "-s"),
+            ("sh", "-c", "printf '%s\\n' 'a b' 'b a' | xargs -L 1 sh -c 'flock $0 flock $1 true; true'"),
+            *((PYTHON, "-c", python + call) for call in (
+                "subprocess.run(command, shell=True)",
+                "subprocess.run(['sh', '-c', command], preexec_fn=os.getpid)",
+                "os.waitpid(os.posix_spawn('/bin/sh', ['sh', '-c', command], os.environ), 0)",
+                "os.system(command)",
+                "os.popen(command).read()")),
+            ("perl", "-e", perl + "system($command) }"),
+            ("perl", "-e", perl + "my $said = `$command` }"),
+            ("perl", "-e", "use POSIX; my $over; $SIG{CHLD} = sub { $over = 1 if waitpid(-1, WNOHANG) > 0 }; "
+             + perl + "$over = 0; fork || exec $command; until ($over) { select undef, undef, undef, 0.01 } }"),
+        ], [])
+
+    def test_one_that_happened_to_be_over_before_the_other_began_is_one(self):
+        """The parent takes no lock. It makes both, or waits for the first only when it is done with the second."""
+        shell = "flock a flock b true 3>end & { read x; flock b flock a true; } <end & wait"
+        perl = ("sub start { my $child = fork; return $child if $child; exec @_; } pipe my $read, my $write;"
+                "use Fcntl; fcntl $write, F_SETFD, 0; my $one = start(qw(flock a flock b true)); close $write; <$read>;"
+                "my $two = start(qw(flock b flock a true)); waitpid $two, 0; waitpid $one, 0")
+        vfork = ("import os, subprocess\nread, write = os.pipe()\n"
+                 "one = subprocess.Popen(['sh', '-c', 'flock a flock b true; true'], pass_fds=[write])\nos.close(write)\n"
+                 "os.read(read, 1)\ntwo = subprocess.Popen(['sh', '-c', 'flock b flock a true; true'])\n"
+                 "two.wait(), one.wait()")
+        spawn = ("import os\nread, write = os.pipe()\nos.set_inheritable(write, True)\n"
+                 "one = os.posix_spawn('/usr/bin/flock', ['flock', 'a', 'flock', 'b', 'true'], os.environ)\n"
+                 "os.close(write)\nos.read(read, 1)\n"
+                 "two = os.posix_spawn('/usr/bin/flock', ['flock', 'b', 'flock', 'a', 'true'], os.environ)\n"
+                 "os.waitpid(two, 0), os.waitpid(one, 0)")
+        self.check_order([("sh", "-c", shell), ("bash", "-c", shell), ("perl", "-e", perl),
+                          (PYTHON, "-c", vfork), (PYTHON, "-c", spawn)], ["lock_order_inversion"])
 
     def test_only_a_wait_puts_the_children_of_one_parent_in_order(self):
         """The second begins after the first has ended, by luck or because the parent waits for that."""

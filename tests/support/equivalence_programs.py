@@ -390,6 +390,7 @@ ROWS = {
         'touch locked-early; "$PROGRAMS/odd_places" before-constructors lock', least=6),
     "signal_handler": odd_place("signal-handler", "the first lock call of the process, and one between others", 3),
     "small_signal_stack": odd_place("small-signal-stack", "a handler on a stack of 16 KiB", 2),
+    "reaping_handler": odd_place("reaping-handler", "SIGCHLD on a stack with room for waitpid, and a child that locked", 1),
     "exit_handler": odd_place("exit-handler", "atexit, a global destructor", 2),
     "thread_local_destructor": odd_place("thread-local-destructor", "C++ and pthread_key destructors", 2),
     "while_another_forks": odd_place("while-another-forks", "two threads lock while a third forks a hundred times", 300),

@@ -103,6 +103,34 @@ void in_handler_on_small_stack() {
     tell("own", lock_and_unlock(handler_fd));
 }
 
+// A handler reaps a child that locked, on a stack with no room for more than that.
+std::atomic<int> reaped;
+void reap_in_handler(int) {
+    const int saved = errno;
+    int status = 0;
+    while (waitpid(-1, &status, WNOHANG) > 0) reaped = WEXITSTATUS(status);
+    errno = saved;
+}
+
+void reaped_in_handler_on_smallest_stack() {
+    constexpr std::size_t kGuard = 64 * 1024, kRoom = 4096;
+    const std::size_t bytes = kRoom + static_cast<std::size_t>(sysconf(_SC_MINSIGSTKSZ));
+    void *stack = mmap(nullptr, kGuard + bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (stack == MAP_FAILED || mprotect(stack, kGuard, PROT_NONE) != 0) std::abort();
+    stack_t alternative{};
+    alternative.ss_sp = static_cast<char *>(stack) + kGuard;
+    alternative.ss_size = bytes;
+    tell("sigaltstack", sigaltstack(&alternative, nullptr));
+    tell("nobody", waitpid(-1, nullptr, WNOHANG));  // so that the call is bound
+    struct sigaction action {};
+    action.sa_handler = reap_in_handler;
+    action.sa_flags = SA_ONSTACK;
+    sigaction(SIGCHLD, &action, nullptr);
+    if (fork() == 0) _exit(lock_and_unlock(open_file()) == 0 ? 7 : 1);
+    while (reaped == 0) usleep(1000);
+    tell("child", reaped);
+}
+
 int end_fd = -1;
 void lock_at_exit() {
     tell("atexit", lock_and_unlock(end_fd));
@@ -370,6 +398,7 @@ struct Place {
 constexpr Place kPlaces[] = {
     {"signal-handler", in_signal_handler},
     {"small-signal-stack", in_handler_on_small_stack},
+    {"reaping-handler", reaped_in_handler_on_smallest_stack},
     {"exit-handler", in_exit_handler},
     {"thread-local-destructor", in_thread_local_destructor},
     {"while-another-forks", while_another_forks},
