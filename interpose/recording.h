@@ -43,6 +43,11 @@ inline void fill(wire::Record &record, wire::RecordKind kind, const LockCall &ca
     record.caller = reinterpret_cast<std::uint64_t>(call.caller);
 }
 
+// The slot's page, or a chunk for it, may just have been made. (A chunk's header lies before its first slot.)
+inline bool is_first_in_page(const wire::Record *slot) noexcept {
+    return (reinterpret_cast<std::uintptr_t>(slot) & (wire::kPageBytes - 1)) <= wire::kSlotBytes;
+}
+
 // False when the call is the first from its program or library, which is told now.
 inline bool caller_was_told(Thread &me, const void *caller) noexcept {
     wire::ToldModules &told = process.page.load(std::memory_order_relaxed)->modules;
@@ -114,13 +119,15 @@ __attribute__((always_inline)) inline auto record_acquire(const LockCall &call, 
     close_abandoned(me, frame, now);
     const bool trusted = me.trusted_fd == call.fd && now - me.trusted_until < process.trust_ticks;
     const Identity identity = identify(me, call.fd, call.family, now);
-    if (!caller_was_told(me, call.caller) || !trusted) now = process.spool.ticks();
+    const bool told = caller_was_told(me, call.caller);
     wire::Record *record = claim_for_call(me, call.fd, identity.file);
     if (__builtin_expect(record == nullptr, 0)) {
         const auto unrecorded = real_call();
         trust(me, call.fd, identity, process.spool.ticks());
         return unrecorded;
     }
+    // What the recording itself waited for, a page on a slow disk for one, is no wait for the lock.
+    if (!told || !trusted || is_first_in_page(record)) now = process.spool.ticks();
     fill(*record, wire::RecordKind::acquire, call, identity, now);
     const auto result = run_pending(me, record, frame, real_call);
     if (result >= 0) note_acquired(me, call, identity);

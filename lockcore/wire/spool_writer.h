@@ -231,9 +231,12 @@ inline int SpoolWriter::map_file(int fd) noexcept {
     if (ours && reserved > static_cast<std::uint64_t>(status.st_size)) {
         ours = raw_syscall(SYS_fstat, fd, &status) == 0 && reserved <= static_cast<std::uint64_t>(status.st_size);
     }
-    Closing wanted = Closing::wanted;
-    const bool closed =
-        ours && !header->closing.compare_exchange_strong(wanted, Closing::open) && wanted == Closing::closed;
+    // Not written to unless it must be: a disk may be slow to allow that, and a process that only forks needs no more.
+    Closing seen = header->closing.load(std::memory_order_seq_cst);
+    if (ours && seen == Closing::wanted && header->closing.compare_exchange_strong(seen, Closing::open)) {
+        seen = Closing::open;
+    }
+    const bool closed = ours && seen == Closing::closed;
     if (!ours || closed) {
         raw_syscall(SYS_munmap, header, kPageBytes);
         return ours ? -ESTALE : -EPROTO;
