@@ -42,10 +42,6 @@ std::string time_of_day(std::int64_t utc_ns) {
     return fmt::format("{:02}:{:02}:{:02}.{:03}", ms / 3'600'000, ms / 60'000 % 60, ms / 1'000 % 60, ms % 1'000);
 }
 
-std::string counted(std::uint64_t count, std::string_view one, std::string_view many) {
-    return fmt::format("{} {}", count, count == 1 ? one : many);
-}
-
 std::string process_text(std::string_view name, std::int32_t pid, std::int32_t tid = 0) {
     std::string out = terminal_text(name.empty() ? "process" : name);
     fmt::format_to(std::back_inserter(out), " {}", pid);
@@ -118,7 +114,7 @@ std::vector<std::string> remarks_of(const TimelineEntry &entry) {
         remarks.push_back(std::move(details));
     }
     if (entry.kind == EventKind::lock_failed) remarks.push_back(error_text(entry.error));
-    if (entry.tries > 1) remarks.push_back(counted(entry.tries, "try", "tries"));
+    if (entry.tries > 1) remarks.push_back(fmt::format("{} tries", entry.tries));
     if (entry.kind == EventKind::lock_released && entry.reason != "unlock") {
         remarks.push_back("ended by " + terminal_text(entry.reason));
     }
@@ -312,58 +308,6 @@ void append_text(std::string &out, const TimelineEntry &entry, const TextStyle &
         out += remark;
     }
     out.push_back('\n');
-}
-
-std::string recorded_sentence(const Report &report) {
-    if (report.events == 0) return "no lock call was recorded";
-    std::string out = fmt::format("{}, {}", counted(report.processes, "process", "processes"),
-                                  counted(report.events, "lock event", "lock events"));
-    if (report.shown.empty()) out += " on " + counted(report.locks.size(), "lock", "locks");
-    const auto worst = std::max_element(report.locks.begin(), report.locks.end(),
-                                        [](const LockRow &a, const LockRow &b) { return a.wait.max < b.wait.max; });
-    if (report.shown.empty() && worst != report.locks.end() && worst->wait.max >= kNsPerMs) {
-        fmt::format_to(std::back_inserter(out), ", longest wait {} for {}", short_duration(worst->wait.max),
-                       terminal_text(worst->path.empty() ? worst->id : worst->path));
-    }
-    if (report.dropped != 0) {
-        fmt::format_to(std::back_inserter(out), ", {} lost", counted(report.dropped, "event", "events"));
-    }
-    return out;
-}
-
-std::string shown_sentence(const Report &report) {
-    std::string out = "Shown: " + terminal_text(report.shown);
-    if (report.findings_not_shown > 0) {
-        fmt::format_to(std::back_inserter(out), "; {} not shown",
-                       counted(report.findings_not_shown, "finding is", "findings are"));
-    }
-    return out + '.';
-}
-
-std::string verdict_sentence(const Report &report) {
-    std::vector<std::pair<std::string, std::uint64_t>> kinds;  // in the report's order: worst first
-    for (const Finding &finding : report.findings) {
-        const auto same =
-            std::find_if(kinds.begin(), kinds.end(), [&](const auto &kind) { return kind.first == finding.kind; });
-        if (same == kinds.end()) {
-            kinds.emplace_back(finding.kind, 1);
-        } else {
-            ++same->second;
-        }
-    }
-    if (kinds.empty() && report.findings_not_shown > 0) return "none of the findings is about what is shown";
-    if (kinds.empty()) return "no deadlock and nothing else to report";
-    std::string out;
-    if (report.findings_not_shown == 0 &&
-        std::none_of(kinds.begin(), kinds.end(), [](const auto &kind) { return kind.first == "deadlock"; })) {
-        out = "no deadlock";
-    }
-    for (const auto &[kind, count] : kinds) {
-        if (!out.empty()) out += ", ";
-        const std::string name = terminal_text(kind);
-        out += counted(count, name, kind == "deadlock" ? "deadlocks" : name);
-    }
-    return out;
 }
 
 std::string render_text(const Report &report, const TextStyle &style) {
