@@ -161,10 +161,21 @@ std::string cut(const std::string &text, std::size_t columns) {
     return text.substr(0, bytes) + "...";
 }
 
+// Calls `append` with the first of them and says how many more there are.
+constexpr std::size_t kMostListed = 48;
+template <class Entries, class Append>
+void append_first(std::string &out, const Entries &entries, std::string_view indent, Append append) {
+    const std::size_t listed = std::min(entries.size(), kMostListed);
+    for (std::size_t i = 0; i < listed; ++i) append(entries[i]);
+    if (listed < entries.size())
+        fmt::format_to(std::back_inserter(out), "{}... and {} more (--json lists all)\n", indent,
+                       entries.size() - listed);
+}
+
 void append_held(std::string &out, const Report &report, const TextStyle &style) {
     if (report.held.empty()) return;
     fmt::format_to(std::back_inserter(out), "\n{}\n", coloured(style, kBold, "Held at the end"));
-    for (const HeldLock &held : report.held) {
+    append_first(out, report.held, "  ", [&](const HeldLock &held) {
         const std::int64_t held_ns = report.to_utc_ns - report.from_utc_ns - held.since_ns;
         std::string line = fmt::format("{} for {}: ", lock_text(held), short_duration(held_ns));
         for (const Holder &holder : held.holders) {
@@ -178,19 +189,19 @@ void append_held(std::string &out, const Report &report, const TextStyle &style)
             line += ", acquired by " + process_text(held.acquired_by.process, held.acquired_by.pid);
         }
         append_folded(out, line, "  ", style.columns);
-    }
+    });
 }
 
 void append_waiting(std::string &out, const Report &report, const TextStyle &style) {
     if (report.waiting.empty()) return;
     fmt::format_to(std::back_inserter(out), "\n{}\n", coloured(style, kBold, "Waiting at the end"));
-    for (const WaitingRequest &request : report.waiting) {
+    append_first(out, report.waiting, "  ", [&](const WaitingRequest &request) {
         const std::int64_t waited_ns = report.to_utc_ns - report.from_utc_ns - request.since_ns;
         std::string line = fmt::format("{} for {}: {}", lock_text(request), short_duration(waited_ns),
                                        process_text(request.process, request.pid, request.tid));
         if (!request.blocked_by.empty()) line += ", blocked by " + blockers_text(request.blocked_by);
         append_folded(out, line, "  ", style.columns);
-    }
+    });
 }
 
 std::string joined_locks(const std::vector<std::string> &ids, const LockNames &names) {
@@ -248,7 +259,8 @@ void append_finding(std::string &out, const Finding &finding, const Report &repo
     heading = colour.empty() ? heading : coloured(style, colour, heading);
     out += '\n' + heading + (fits ? " " : "\n  ") + when + '\n';
     append_folded(out, terminal_text(finding.summary), "  ", style.columns);
-    for (const Participant &participant : finding.participants) append_participant(out, participant, names, style);
+    append_first(out, finding.participants, "    ",
+                 [&](const Participant &participant) { append_participant(out, participant, names, style); });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "analysis/render/escape.h"
+#include "analysis/render/json.h"
 #include "analysis/render/table.h"
 #include "analysis/render/text.h"
 
@@ -147,6 +148,21 @@ TEST(RenderText, DeadlockIsNamedWithItsParticipantsAndPaths) {
     EXPECT_NE(text.find("perl 101 holds /tmp/a and waits for /tmp/b, held by 102"), std::string::npos) << text;
     EXPECT_NE(text.find("started as: perl two"), std::string::npos) << text;
     EXPECT_NE(text.find("Verdict: 1 deadlock\n"), std::string::npos) << text;
+}
+
+TEST(RenderText, OfVeryManyTheFirstAreListedAndTheRestCounted) {
+    Report report = report_with_ring();
+    std::vector<Participant> &ring = report.findings[0].participants;
+    for (std::int32_t pid = 103; ring.size() < 10'000; ++pid)
+        ring.push_back({pid, pid, "perl", "perl", "", {}, "", {}});
+    for (std::size_t i = 0; i < 49; ++i) report.waiting.emplace_back();
+    report.held.resize(48);
+    const std::string text = render_text(report, {});
+    EXPECT_NE(text.find("    perl 148\n    ... and 9952 more (--json lists all)\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("\n  ... and 1 more (--json lists all)\n"), std::string::npos) << text;
+    EXPECT_EQ(text.find("perl 149"), std::string::npos);
+    EXPECT_EQ(text.find("... and 0"), std::string::npos);
+    EXPECT_NE(json_after_timeline(report).find("\"pid\":10100"), std::string::npos);
 }
 
 TEST(RenderText, VerdictCountsKindsAndDeniesADeadlock) {
