@@ -1,5 +1,6 @@
 """`planloop dev locks --system`: locks, waiters and circular waits of programs that nobody traced."""
 
+import itertools
 import json
 import os
 import shutil
@@ -58,6 +59,11 @@ class System(TracedTest):
 
     def test_ring_of_13_posix_locks_which_the_kernel_misses(self):
         self.ring(["posix"] * 13)
+
+    def test_rings_of_two_families(self):
+        for families in itertools.combinations(FAMILIES, 2):
+            with self.subTest(families=families):
+                self.ring(families)
 
     def test_ring_of_all_families(self):
         for size in (3, 13, 64):
