@@ -11,6 +11,7 @@
 
 #include "analysis/export/format.h"
 #include "analysis/render/json.h"
+#include "analysis/render/render_thread.h"
 #include "analysis/render/spill.h"
 #include "analysis/render/text.h"
 #include "analysis/report.h"
@@ -33,19 +34,26 @@ void say_notes(const analysis::Report &report) {
     for (const std::string &note : report.notes) say(note);
 }
 
+// The analysis, with each entry of the timeline rendered by another thread meanwhile, if it is wanted.
+analysis::Report analyse_and_render(analysis::EventSource &source, const analysis::AnalysisOptions &options,
+                                    bool timeline, analysis::TimelineSink render) {
+    if (!timeline) return analysis::analyse(source, options);
+    analysis::RenderThread thread(std::move(render));
+    analysis::Report report =
+        analysis::analyse(source, options, [&](const analysis::TimelineEntry &entry) { thread.add(entry); });
+    thread.finish();
+    return report;
+}
+
 Result<analysis::Report> show_json(analysis::EventSource &source, const analysis::AnalysisOptions &options,
                                    bool timeline) {
     analysis::TimelineSpill entries;
     std::string row;
-    analysis::TimelineSink sink;
-    if (timeline) {
-        sink = [&](const analysis::TimelineEntry &entry) {
-            row = entries.empty() ? "\n" : ",\n";
-            analysis::append_json(row, entry);
-            entries.append(row);
-        };
-    }
-    analysis::Report report = analysis::analyse(source, options, sink);
+    analysis::Report report = analyse_and_render(source, options, timeline, [&](const analysis::TimelineEntry &entry) {
+        row = entries.empty() ? "\n" : ",\n";
+        analysis::append_json(row, entry);
+        entries.append(row);
+    });
     say_notes(report);
     write_out(analysis::json_before_timeline(report));
     if (const Result<void> copied = entries.copy_to(write_out); !copied) return copied.error();
@@ -57,15 +65,11 @@ Result<analysis::Report> show_text(analysis::EventSource &source, const analysis
                                    bool timeline, const analysis::TextStyle &style) {
     std::string row;
     bool any = false;
-    analysis::TimelineSink sink;
-    if (timeline) {
-        sink = [&](const analysis::TimelineEntry &entry) {
-            row.clear();
-            analysis::append_text(row, entry, style);
-            any = write_out(row);
-        };
-    }
-    analysis::Report report = analysis::analyse(source, options, sink);
+    analysis::Report report = analyse_and_render(source, options, timeline, [&](const analysis::TimelineEntry &entry) {
+        row.clear();
+        analysis::append_text(row, entry, style);
+        any = write_out(row);
+    });
     say_notes(report);
     if (report.lines_left_out > 0) write_out(fmt::format("... {} more\n", report.lines_left_out));
     if (any) write_out("\n");
@@ -83,9 +87,8 @@ Result<analysis::Report> show_json_lines(analysis::EventSource &source, const an
         row.push_back('\n');
         write_out(row);
     };
-    analysis::TimelineSink sink;
-    if (timeline) sink = [&](const analysis::TimelineEntry &entry) { write(entry); };
-    analysis::Report report = analysis::analyse(source, options, sink);
+    analysis::Report report =
+        analyse_and_render(source, options, timeline, [&](const analysis::TimelineEntry &entry) { write(entry); });
     for (const analysis::Finding &finding : report.findings) write(finding, report);
     say_notes(report);
     if (report.lines_left_out > 0) say(fmt::format("{} more lock events, beyond --limit", report.lines_left_out));

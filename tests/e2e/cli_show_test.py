@@ -70,6 +70,23 @@ class Locks(TracedTest):
         first, second = ([entry["lock_entry_id"] for entry in json.loads(self.locks("--json"))["timeline"]] for _ in "ab")
         self.assertEqual(first, second)
 
+    def test_reads_the_same_on_one_processor_and_on_all(self):
+        # On one, whoever analyses renders the timeline too; and it must be longer than may wait to be rendered.
+        pairs = "import fcntl, sys\nfile = open(sys.argv[1])\nfor mode in [2, 8] * 1000: fcntl.flock(file, mode)"
+        self.traced(PYTHON, "-c", pairs, self.lock)
+        one = str(min(os.sched_getaffinity(0)))
+        for options in (["--json"], ["--format", "jsonl"], []):
+            command = [BINARY, "dev", "locks", "--session", self.session, *options]
+            read = []
+            for where in ([], ["taskset", "-c", one]):
+                shown = self.run_program([*where, *command])
+                self.assertEqual((shown.returncode, shown.stderr), (0, ""))
+                # Not the times, as above.
+                told = re.compile(r'"event":"\w+"|"lock_entry_id":"\w+"|^tr_\w+: \w+', re.MULTILINE)
+                read.append(told.findall(shown.stdout))
+            self.assertGreater(len(read[0]), 3000)
+            self.assertEqual(read[0], read[1])
+
     def test_a_failed_try_names_its_error_and_its_blocker(self):
         (failed,) = [line for line in self.locks().splitlines() if "lock_failed" in line]
         self.assertIn("EAGAIN: Resource temporarily unavailable", failed)
