@@ -91,6 +91,18 @@ class CallSites(TracedTest):
         self.assertIn("python", from_python["call_site"]["module"])
         self.assertEqual(self.planloop("dev", "locks", "--session", self.session).returncode, 0)
 
+    def test_where_libc_cannot_tell_whose_an_address_is_calls_have_no_site(self):
+        blind = {**self.environment, "LD_PRELOAD": str(PROGRAMS / "libfinds_no_object.so")}
+        for environment, known in ((self.environment, True), (blind, False)):
+            self.session = f"known{known}"
+            outer, inner = self.file("outer"), self.file("inner")
+            run = self.traced("flock", outer, PROGRAMS / "lock_pairs", inner, "3", env=environment)
+            self.assertEqual(run.returncode, 0, run.stderr)
+            acquired = self.report().events("lock_acquired")
+            self.assertEqual(len(acquired), 4)
+            for entry in acquired:
+                self.assertEqual("module" in entry.get("call_site", {}), known, entry)
+
 
 if __name__ == "__main__":
     unittest.main()
