@@ -90,6 +90,8 @@ class Culprits {
     void fill(BlameTables &tables, std::size_t named_call_sites) const;
 
   private:
+    static constexpr int kGenerations = 8;  // of processes that wait for their children, one within the other
+
     struct Entry {
         std::uint32_t image = 0;  // of who holds
         std::uint32_t taker = 0;  // image of who took it
