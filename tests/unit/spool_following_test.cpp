@@ -1,5 +1,9 @@
 // SpoolReader and StreamCursor while the spool is written: what is passed, what is waited for, what comes late.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -24,6 +28,51 @@ class SpoolFollowing : public ::testing::Test {
   protected:
     test::TempFolder folder_;
 };
+
+// How many pages of a file from `offset` on are in memory; -1: the file is in memory as a whole, or it cannot be asked.
+long pages_in_memory(const char *path, off_t offset) {
+    const int fd = ::open(path, O_RDWR | O_CLOEXEC);
+    struct statfs disk {};
+    struct stat status {};
+    constexpr long kTmpfs = 0x01021994;
+    long found = -1;
+    if (fd >= 0 && fstatfs(fd, &disk) == 0 && disk.f_type != kTmpfs && fstat(fd, &status) == 0 &&
+        status.st_size > offset) {
+        const auto bytes = static_cast<std::size_t>(status.st_size - offset);
+        std::vector<unsigned char> in_memory((bytes + wire::kPageBytes - 1) / wire::kPageBytes);
+        void *mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset);
+        if (mapped != MAP_FAILED && mincore(mapped, bytes, in_memory.data()) == 0) {
+            found = 0;
+            for (const unsigned char page : in_memory) found += page & 1;
+        }
+        if (mapped != MAP_FAILED) munmap(mapped, bytes);
+    }
+    if (fd >= 0) ::close(fd);
+    return found;
+}
+
+// What reading brings into memory page by page, a writer can no longer make many of at once.
+TEST_F(SpoolFollowing, BringsNothingIntoMemoryThatIsNotWrittenYet) {
+    auto spool = std::make_unique<wire::SpoolWriter>();
+    ASSERT_EQ(spool->open(folder_.path().c_str()), 0);
+    wire::StreamWriter writer;
+    wire::Record *record = writer.claim(*spool, {1, getpid(), getpid()});
+    record->kind = RecordKind::acquire;
+    writer.publish(record, State::complete);
+    auto reader = SpoolReader::open(spool->path());
+    ASSERT_TRUE(reader) << reader.error().message;
+    (*reader)->set_following(true);
+    (*reader)->poll();
+    StreamCursor cursor(0);
+    SpoolRecord read;
+    ASSERT_TRUE(cursor.next(**reader, read));
+    ASSERT_FALSE(cursor.next(**reader, read));
+    constexpr off_t kBehindTheNextChunksHeader = 3 * wire::kPageBytes;
+    const long pages = pages_in_memory(spool->path(), kBehindTheNextChunksHeader);
+    if (pages < 0) GTEST_SKIP() << "no disk under " << folder_.path() << " whose pages can be counted";
+    constexpr long kOfOnePiece = 12;  // some file systems have pages in pieces of 64 KiB at the least
+    EXPECT_LE(pages, kOfOnePiece);
+}
 
 TEST_F(SpoolFollowing, ReadsOnInASpoolThatIsBeingWritten) {
     auto spool = std::make_unique<wire::SpoolWriter>();
