@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <cstdint>
 #include <system_error>
 #include <utility>
 
@@ -14,21 +15,29 @@ std::size_t usable_processors() {
     return static_cast<std::size_t>(CPU_COUNT(&set));
 }
 
-RenderThread::RenderThread(TimelineSink render, std::size_t processors) : render_(std::move(render)) {
-    if (processors < 2) return;
-    for (Batch &batch : batches_) batch.entries.resize(kEntries);
-    try {
-        thread_ = std::thread(&RenderThread::run, this);
-    } catch (const std::system_error &) {  // no more threads may be made
-    }
-}
+RenderThread::RenderThread(TimelineSink render, std::size_t processors)
+    : render_(std::move(render)), alone_(processors < 2 ? SIZE_MAX : kAlone) {}
 
 RenderThread::~RenderThread() {
     stop();
 }
 
+// False: there is none, and will be none.
+bool RenderThread::start() {
+    for (Batch &batch : batches_) batch.entries.resize(kEntries);
+    try {
+        thread_ = std::thread(&RenderThread::run, this);
+    } catch (const std::system_error &) {  // no more threads may be made
+        alone_ = SIZE_MAX;
+    }
+    return thread_.joinable();
+}
+
 void RenderThread::add(const TimelineEntry &entry) {
-    if (!thread_.joinable()) return render_(entry);
+    if (alone_ > 0 || (!thread_.joinable() && !start())) {
+        --alone_;
+        return render_(entry);
+    }
     Batch &batch = batches_[handed_ % kBatches];
     batch.entries[batch.used++] = entry;
     if (batch.used == kEntries) hand_over();
