@@ -120,7 +120,7 @@ Result<Dump> read_dump(const std::string &path) {
     const std::size_t lock_bytes = header.locks * sizeof(wire::CrashLock);
     if (content->size() - at < lock_bytes || content->size() - at - lock_bytes < header.stack_bytes) return damaged;
     dump.locks.resize(header.locks);
-    std::memcpy(dump.locks.data(), content->data() + at, lock_bytes);
+    if (lock_bytes != 0) std::memcpy(dump.locks.data(), content->data() + at, lock_bytes);
     at += lock_bytes;
     dump.stack.resize(header.stack_bytes);
     std::memcpy(dump.stack.data(), content->data() + at, header.stack_bytes);

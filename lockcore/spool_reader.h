@@ -107,7 +107,7 @@ class SpoolReader {
     std::int64_t created_utc_ns() const noexcept { return static_cast<std::int64_t>(created_.utc_ns); }
     // When the machine was started, as the spool's clocks have it.
     std::int64_t boot_utc_ns() const noexcept {
-        return static_cast<std::int64_t>(created_.utc_ns) - static_cast<std::int64_t>(created_.monotonic_ns);
+        return static_cast<std::int64_t>(created_.utc_ns - created_.monotonic_ns);
     }
     const std::vector<SpoolStream> &streams() const noexcept { return streams_; }
     std::uint64_t ring_bytes() const noexcept { return ring_bytes_; }  // 0: the spool only grows

@@ -22,6 +22,9 @@ bool take_body(std::string_view &rest, Body &body) {
     return true;
 }
 
+// A century after the machine started, at 100 ticks a second: what is later is damage. In ns it still is a number.
+constexpr std::uint64_t kMostStartTicks = 100ULL * 366 * 24 * 3600 * 100;
+
 }  // namespace
 
 std::string process_name(const std::string &command_line, const std::string &executable) {
@@ -39,7 +42,7 @@ void parse_process(std::string_view payload, ProcessInfo &info) {
     if (take_body(payload, body)) {
         info.pid = body.pid;
         info.parent_pid = body.parent_pid;
-        info.start_time = body.start_time;
+        if (body.start_time <= kMostStartTicks) info.start_time = body.start_time;
         info.parent_process = body.parent_process;
         info.uid = body.uid;
         info.replaced_by_exec = body.replaced_by_exec != 0;

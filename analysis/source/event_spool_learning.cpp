@@ -57,10 +57,11 @@ bool SpoolEvents::learn_process(const SpoolRecord &record) {
 // A process that inherited no trace id has one of its own: made of what tells processes apart, so that it is the same
 // whenever the spool is read, over exec, and for a process that is heard of before it records anything itself.
 std::string SpoolEvents::own_trace_id(const ProcessInfo &info) const {
-    const std::int64_t started_ns = static_cast<std::int64_t>(info.start_time) * (1'000'000'000 / kClockTicksPerSecond);
+    const std::uint64_t started_ns = info.start_time * (1'000'000'000 / kClockTicksPerSecond);
     constexpr std::uint64_t kMix = 0x9e3779b97f4a7c15U;
     const std::uint64_t identity = info.start_time << 22 ^ static_cast<std::uint32_t>(info.pid);
-    return make_trace_id(reader_->boot_utc_ns() + started_ns,
+    const std::uint64_t boot_utc_ns = static_cast<std::uint64_t>(reader_->boot_utc_ns());  // of a damaged spool: any
+    return make_trace_id(static_cast<std::int64_t>(boot_utc_ns + started_ns),
                          static_cast<std::uint32_t>((identity + part_) * kMix >> 32));
 }
 

@@ -134,6 +134,7 @@ class SpoolWriter {
 
   private:
     bool write_zeros(std::uint64_t offset, std::size_t bytes) const noexcept;
+    char *place_for(std::uint64_t offset, std::size_t bytes, Drop &why) noexcept;
     char *try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept;
     char *try_claim_in_ring(std::uint64_t &offset, std::uint16_t &claim, Drop &why) noexcept;
     bool take_in_ring(char *chunk, std::uint16_t &claim) noexcept;
@@ -330,6 +331,19 @@ inline char *SpoolWriter::window(std::size_t index) noexcept {
 
 // Nothing is claimed before it is reserved and mapped: a try that fails must neither use up the session's size nor
 // leave a hole that would have to be filled once there is room again.
+inline char *SpoolWriter::place_for(std::uint64_t offset, std::size_t bytes, Drop &why) noexcept {
+    if (reserve(offset + bytes) != 0) {
+        why = Drop::no_space;
+        return nullptr;
+    }
+    char *base = window(offset / kWindowBytes);
+    if (base == nullptr) {
+        why = Drop::no_mapping;
+        return nullptr;
+    }
+    return base + offset % kWindowBytes;
+}
+
 inline char *SpoolWriter::try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept {
     std::uint64_t next = header_->next_offset.load(std::memory_order_relaxed);
     for (;;) {
@@ -342,18 +356,9 @@ inline char *SpoolWriter::try_claim(std::size_t bytes, std::uint64_t &offset, Dr
             why = Drop::size_limit;
             return nullptr;
         }
-        if (reserve(offset + bytes) != 0) {
-            why = Drop::no_space;
-            return nullptr;
-        }
-        char *base = window(offset / kWindowBytes);
-        if (base == nullptr) {
-            why = Drop::no_mapping;
-            return nullptr;
-        }
-        if (header_->next_offset.compare_exchange_weak(next, offset + bytes, std::memory_order_relaxed)) {
-            return base + offset % kWindowBytes;
-        }
+        char *place = place_for(offset, bytes, why);
+        if (place == nullptr) return nullptr;
+        if (header_->next_offset.compare_exchange_weak(next, offset + bytes, std::memory_order_relaxed)) return place;
     }
 }
 
@@ -390,20 +395,13 @@ inline char *SpoolWriter::try_claim_in_ring(std::uint64_t &offset, std::uint16_t
     std::uint64_t position = header_->next_offset.load(std::memory_order_relaxed);
     for (std::uint64_t tries = 0; tries < chunks;) {
         offset = ring_offset(position, ring_bytes_);
-        if (reserve(offset + kRingChunkBytes) != 0) {
-            why = Drop::no_space;
-            return nullptr;
-        }
-        char *base = window(offset / kWindowBytes);
-        if (base == nullptr) {
-            why = Drop::no_mapping;
-            return nullptr;
-        }
+        char *place = place_for(offset, kRingChunkBytes, why);
+        if (place == nullptr) return nullptr;
         if (!header_->next_offset.compare_exchange_weak(position, position + kRingChunkBytes,
                                                         std::memory_order_relaxed)) {
             continue;
         }
-        if (take_in_ring(base + offset % kWindowBytes, claim)) return base + offset % kWindowBytes;
+        if (take_in_ring(place, claim)) return place;
         position += kRingChunkBytes;
         ++tries;
     }

@@ -26,6 +26,10 @@ std::size_t allocated_bytes = 0;
     if (void *made = std::malloc(bytes)) return made;
     throw std::bad_alloc();
 }
+[[gnu::noinline]] void *operator new(std::size_t bytes, const std::nothrow_t & /*nothrow*/) noexcept {
+    allocated_bytes += bytes;
+    return std::malloc(bytes);
+}
 [[gnu::noinline]] void operator delete(void *memory) noexcept {
     std::free(memory);
 }

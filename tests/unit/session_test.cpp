@@ -5,9 +5,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
-#include <regex>
+#include <string>
+#include <string_view>
 
 #include "tests/support/temp_folder.h"
 
@@ -156,20 +159,30 @@ TEST_F(SessionTest, ListsItsSpoolsAndNothingElse) {
     EXPECT_TRUE(list_spools(*session)->empty()) << "a session that was never recorded into";
 }
 
+// What may differ in the end of a name made for a session, made the same: digits, and the digits of the last number.
+std::string shape(std::string text) {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const auto byte = static_cast<unsigned char>(text[i]);
+        if (i + 4 >= text.size() && std::isxdigit(byte) != 0 && std::isupper(byte) == 0) text[i] = 'x';
+        if (std::isdigit(byte) != 0 && text[i] != 'x') text[i] = '0';
+    }
+    return text;
+}
+
 TEST_F(SessionTest, NamesSessionsAfterProgramAndTime) {
     const struct {
         const char *program;
-        const char *stem;
+        std::string_view stem;
     } cases[] = {
-        {"flock", "flock"},       {"/usr/bin/python3.11", "python3\\.11"},
+        {"flock", "flock"},       {"/usr/bin/python3.11", "python3.11"},
         {"./my prog", "my-prog"}, {"/", "session"},
         {"..", "session"},        {"-bash", "bash"},
-        {"g++", "g\\+\\+"},       {"a\nb", "a-b"},
+        {"g++", "g++"},           {"a\nb", "a-b"},
     };
     for (const auto &item : cases) {
         const std::string name = session_name_for(item.program);
-        EXPECT_TRUE(std::regex_match(name, std::regex(std::string(item.stem) + "-[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4}")))
-            << name;
+        EXPECT_EQ(shape(name.substr(std::min(name.size(), item.stem.size()))), "-00000000T000000Z-xxxx") << name;
+        EXPECT_EQ(name.substr(0, item.stem.size()), item.stem);
         EXPECT_TRUE(valid_session_id(name)) << name;
     }
     EXPECT_TRUE(valid_session_id(session_name_for(std::string(1000, 'x'))));
