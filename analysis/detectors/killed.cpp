@@ -31,9 +31,12 @@ class KilledWhileHolding : public Detector {
             const Description &description = model().table.description(descriptor.description);
             look(description.owned, description.sharers.size() > 1);
         }
-        // Holds that the next owner's acquisition has already proved over.
+        // Holds that the next owner's acquisition has already proved over. Where it shares that owner's description, it
+        // seems to hold the lock again, and does not.
         for (const Undecided &one : process.undecided)
             if (end.t_ns - one.t_ns <= kSoonNs) add(locks, one.lock);
+        const auto freed = [&](Index lock) { return std::find(locks.begin(), locks.end(), lock) != locks.end(); };
+        kept.erase(std::remove_if(kept.begin(), kept.end(), freed), kept.end());
         if (locks.empty() && kept.empty()) return;
         if (found_.size() == kMostFindings) {
             ++not_listed_;

@@ -338,6 +338,27 @@ TEST(Ownership, AChildWhoseEndItsParentWasToldOfSharesNothingAfterThat) {
     }
 }
 
+// Its own description had the lock until it died; the one that it shares with its parent got the lock then.
+TEST(Ownership, KilledChildIsNotSaidToGoOnHoldingWhatItsParentTookNext) {
+    Scene scene = scene_with_files();
+    const Actor parent = scene.process(101, "x");
+    scene.lock(parent, {.description = 1});
+    scene.fork_silently(parent, 102);
+    scene.unlock(parent, {.description = 1});
+    const Actor child = scene.process(102, "x", parent);
+    scene.lock(child, {.fd = 4, .description = 2});
+    const std::uint64_t wait = scene.request(parent, {.description = 1});
+    scene.at(1'000).acquired(wait);
+    scene.at(2'000).ended(102, kSigkill);
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.count("killed_while_holding"), 1u);
+    for (const Finding &finding : outcome.report.findings) {
+        if (finding.kind != "killed_while_holding") continue;
+        EXPECT_EQ(finding.locks.size(), 1u);
+        EXPECT_EQ(finding.summary.find("go on holding"), std::string::npos) << finding.summary;
+    }
+}
+
 // The supervisor's word of a death comes after the kernel gave the lock to the next.
 TEST(Ownership, DeathToldAfterTheNextAcquisitionEndsTheHoldThere) {
     Scene scene = scene_with_files();
