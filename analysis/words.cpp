@@ -9,11 +9,10 @@
 namespace planloop::analysis {
 
 std::string duration_words(std::int64_t ns) {
-    const auto value = static_cast<double>(ns);
     if (ns < 1'000) return fmt::format("{} ns", ns);
-    if (ns < 1'000'000) return fmt::format("{:.0f} µs", value / 1e3);
-    if (ns < 1'000'000'000) return fmt::format("{:.0f} ms", value / 1e6);
-    if (ns < 120'000'000'000) return fmt::format("{:.1f} s", value / 1e9);
+    if (ns < 1'000'000) return fmt::format("{} µs", ns / 1'000);
+    if (ns < 1'000'000'000) return fmt::format("{} ms", ns / 1'000'000);
+    if (ns < 120'000'000'000) return fmt::format("{}.{} s", ns / 1'000'000'000, ns / 100'000'000 % 10);
     return fmt::format("{} min {} s", ns / 60'000'000'000, ns / 1'000'000'000 % 60);
 }
 

@@ -11,7 +11,7 @@
 
 namespace planloop::analysis {
 
-std::string duration_words(std::int64_t ns);                                           // "1.2 s", "340 ms", "12 µs"
+std::string duration_words(std::int64_t ns);  // "1.2 s", "340 ms", "12 µs"; cut, as in tables
 std::string process_words(const Model &model, std::uint32_t image, std::int32_t pid);  // "perl 101"
 // The same with the thread, when it is not the process' first.
 std::string thread_words(const Model &model, std::uint32_t image, std::int32_t pid, std::int32_t tid);

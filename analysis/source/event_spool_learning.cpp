@@ -60,7 +60,7 @@ std::string SpoolEvents::own_trace_id(const ProcessInfo &info) const {
     const std::uint64_t started_ns = info.start_time * (1'000'000'000 / kClockTicksPerSecond);
     constexpr std::uint64_t kMix = 0x9e3779b97f4a7c15U;
     const std::uint64_t identity = info.start_time << 22 ^ static_cast<std::uint32_t>(info.pid);
-    const std::uint64_t boot_utc_ns = static_cast<std::uint64_t>(reader_->boot_utc_ns());  // of a damaged spool: any
+    const auto boot_utc_ns = static_cast<std::uint64_t>(reader_->boot_utc_ns());  // of a damaged spool: any
     return make_trace_id(static_cast<std::int64_t>(boot_utc_ns + started_ns),
                          static_cast<std::uint32_t>((identity + part_) * kMix >> 32));
 }
