@@ -11,7 +11,7 @@ import time
 import unittest
 from pathlib import Path
 
-from harness import BINARY, LOCK_ACTOR, PATIENCE_S, PROGRAMS, TracedTest, kernel_locks, wait_until
+from harness import BINARY, LOCK_ACTOR, PATIENCE_S, PROGRAMS, TracedTest, kernel_locks, remove_while_written, wait_until
 
 TOLD = re.compile(r"planloop: (self_)?deadlock \((confirmed|likely)\) since ")
 HARD_S = float(os.environ.get("PLANLOOP_CONTENTION_SECONDS", "3"))
@@ -341,7 +341,9 @@ class Live(TracedTest):
             os.close(write)
 
     def test_a_session_that_vanishes_does_not_concern_the_program(self):
-        run = self.traced("sh", "-c", 'rm -r "$0"; flock lock true && exit 3', self.home / "sessions" / self.session, cwd=self.folder)
+        session = self.home / "sessions" / self.session  # where files are made while rm is at it, hence rm again
+        script = 'until rm -rf "$0" 2>/dev/null; do :; done; flock lock true && exit 3'
+        run = self.traced("sh", "-c", script, session, cwd=self.folder)
         self.assertEqual(run.returncode, 3)
         self.assertTrue(run.stderr.startswith("planloop: "), run.stderr)
 
@@ -349,7 +351,7 @@ class Live(TracedTest):
         stage, *_ = self.blocked_pair()
         following = self.follow("--json")
         following.stdout.readline()
-        subprocess.run(["rm", "-r", self.home / "sessions" / self.session], check=True)
+        remove_while_written(self.home / "sessions" / self.session)
         for actor in stage.actors:
             actor.kill()
         stage.program.wait()

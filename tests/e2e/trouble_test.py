@@ -4,13 +4,12 @@ reached, rights change. The program goes on as if it ran plain, and what was los
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import unittest
 from pathlib import Path
 
-from harness import BINARY, PATIENCE_S, PYTHON, SHIM, TracedTest
+from harness import BINARY, PATIENCE_S, PYTHON, SHIM, TracedTest, remove_while_written
 
 # Locks, waits for a word, and locks so often on several threads that each needs more room.
 WORKER = """
@@ -59,7 +58,7 @@ class Trouble(TracedTest):
         return report["recorded"]["dropped"]
 
     def test_folder_is_removed(self):
-        self.run_through(lambda: shutil.rmtree(self.session_folder))
+        self.run_through(lambda: remove_while_written(self.session_folder))
 
     def test_folder_is_replaced_by_another_sessions(self):
         def replace():

@@ -76,6 +76,11 @@ class KernelLock:
     inode: int
 
 
+def remove_while_written(folder):
+    """The folder is gone afterwards, though recording may make files in it meanwhile: then it is not empty for the first rm."""
+    wait_until(f"{folder} is gone", lambda: subprocess.run(["rm", "-rf", folder], stderr=subprocess.DEVNULL).returncode == 0)
+
+
 def kernel_locks(path=None):
     inode = os.stat(path).st_ino if path else None
     locks = []
