@@ -7,7 +7,7 @@ import unittest
 from equivalence import EquivalenceTest, Program
 from harness import TracedTest
 
-# Tells through a fifo, since it has closed what it inherited.
+# Tells through a fifo, since it has closed what it inherited: its pid, then what its calls returned.
 DAEMON = """
 import fcntl, os, sys
 how = sys.argv[1:]
@@ -42,7 +42,8 @@ said.append(lock(prefix + "lock2"))
 said.append(lock(prefix + "count"))
 os.close(os.open(prefix + "lock2", os.O_RDWR))
 said.append(lock(prefix + "lock2"))
-os.write(os.open(prefix + "fifo", os.O_WRONLY), "\\n".join(said).replace(folder, "").encode())
+told = [str(os.getpid()), *said]
+os.write(os.open(prefix + "fifo", os.O_WRONLY), "\\n".join(told).replace(folder, "").encode())
 """
 
 
@@ -51,7 +52,11 @@ class Daemons(EquivalenceTest):
         if os.geteuid() != 0 and {"chroot", "drop"} & set(how):
             self.skipTest("only root may do that")
         self.folder.chmod(0o755)
-        script = f"mkfifo fifo; chmod 666 fifo lock lock2 count; \"$PYTHON\" daemon.py {' '.join(how)}; cat fifo"
+        # Until the daemon has ended: its locks outlive what it told by a moment.
+        script = f"""
+            mkfifo fifo; chmod 666 fifo lock lock2 count; "$PYTHON" daemon.py {' '.join(how)}; {{ read -r pid; cat; }} <fifo
+            while grep -qs '^State:.[^Z]' /proc/$pid/status; do sleep 0.01; done
+        """
         self.check(Program("daemon", "", script, least=least, files=(("daemon.py", DAEMON),), whole=False))
 
     def test_closes_every_descriptor_and_leaves_folder_and_session(self):
