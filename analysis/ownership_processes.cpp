@@ -91,7 +91,13 @@ void Ownership::sharer_seen(const Event &event, Index process) {
         known.start_time = model_.source.process(event.speaker).start_time;
     }
     const auto fd = static_cast<std::int64_t>(event.start);
-    if (model_.table.description_at(sharer, fd) == description) return;
+    const Index before = model_.table.description_at(sharer, fd);
+    if (before == description) return;
+    // A supervisor may have gone by who took the lock. A fork or the process itself knows which description it is.
+    if (event.process == 0 && before != kNone &&
+        model_.table.description(before).file == model_.table.description(description).file) {
+        return;
+    }
     lost = model_.table.set_descriptor(sharer, fd, description, true);
     if (lost != kNone) description_lost(lost, end);
 }

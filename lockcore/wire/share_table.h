@@ -103,7 +103,7 @@ class ShareTable {
     // The row of the process itself; nullptr: none.
     Share *find_own(const ShareKey &key) noexcept;
     // The newest row of that file by process `taker`, if that is gone or may not be compared with: for a flock whose
-    // line in fdinfo names it.
+    // line in fdinfo names it. nullptr also when the taker had several descriptions that it may be.
     Share *find_taker(const ShareKey &key, std::int32_t taker) noexcept;
 
     // A row for `key`, or the one that it has already, changed; nullptr: there is no room. In one's Turn.
@@ -154,6 +154,8 @@ class ShareTable {
     static bool of_file(const Share &row, const ShareKey &key) noexcept {
         return row.device == key.device && row.inode == key.inode;
     }
+    // Whether somebody has that description still, and `key` is not it.
+    bool is_another(std::uint32_t description, const ShareKey &key) noexcept;
     int create(const char *path) noexcept;
     int map(const char *path) noexcept;
     Share *place_for_another() noexcept;
@@ -279,6 +281,7 @@ inline Share *ShareTable::find(const ShareKey &key) noexcept {
 
 inline Share *ShareTable::find_taker(const ShareKey &key, std::int32_t taker) noexcept {
     Share *found = nullptr;
+    bool several = false;
     for_each([&](Share &row) {
         if (row.pid != taker || row.pid_namespace != key.pid_namespace || !of_file(row, key)) return;
         // Who lives has been compared with. It may have locked another description of the file.
@@ -287,9 +290,29 @@ inline Share *ShareTable::find_taker(const ShareKey &key, std::int32_t taker) no
                 SameDescription::unknown) {
             return;
         }
-        if (found == nullptr || row.sequence - found->sequence < ~std::uint32_t{0} / 2) found = &row;
+        if (is_another(row.description.load(std::memory_order_relaxed), key)) return;
+        if (found == nullptr) {
+            found = &row;
+            return;
+        }
+        several = several ||
+                  row.description.load(std::memory_order_relaxed) != found->description.load(std::memory_order_relaxed);
+        if (row.sequence - found->sequence < ~std::uint32_t{0} / 2) found = &row;
     });
-    return found;
+    return several ? nullptr : found;
+}
+
+inline bool ShareTable::is_another(std::uint32_t description, const ShareKey &key) noexcept {
+    bool another = false;
+    for_each([&](Share &row) {
+        const std::int32_t fd = row.fd.load(std::memory_order_relaxed);
+        if (another || fd == kNoMore || row.description.load(std::memory_order_relaxed) != description ||
+            !of_file(row, key) || row.pid_namespace != key.pid_namespace) {
+            return;
+        }
+        another = compare_descriptors(key.pid, key.fd, row.pid, fd) == SameDescription::no;
+    });
+    return another;
 }
 
 inline void ShareTable::retire_the_dead(std::uint32_t pid_namespace) noexcept {

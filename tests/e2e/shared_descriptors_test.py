@@ -129,6 +129,26 @@ class BeforeTheFirstLock(SharedDescriptors):
         report = self.check(self.a, b)
         self.assertEqual(sorted(len(held["holders"]) for held in report.held), [1, 2])
 
+    def test_two_descriptions_that_one_process_locked_and_left_are_told_apart(self):
+        """Their lines in /proc/PID/fdinfo both name the process that has ended: which is which they do not tell."""
+        self.a.call(f"open {self.lock}")
+        self.a.call("flock 3 sh")
+        b = self.a.fork()
+        self.a.call("flock 4 sh")
+        self.a.finish()
+        self.play.root.call(f"wait {self.a.pid}")
+        c = self.play.root.spawn()
+        c.call(f"open {self.lock}")
+        d, e = c.fork(), c.fork()
+        d.call("flock 3 sh")
+        self.check(b, c, d, e)  # so a supervisor has looked: it alone finds a brother
+        b.call("close 3")
+        self.check(b, c, d, e)
+        b.call("close 4")
+        report = self.check(c, d, e)
+        self.assertEqual([entry["reason"] for entry in report.events("lock_released")], ["close", "close"])
+        self.assertEqual({entry["pid"] for entry in report.events("lock_released")}, {b.pid})
+
     def test_child_that_was_told_of_a_description_which_a_posix_lock_was_taken_through(self):
         """POSIX locks are the process's: that its parent has taken one does not mean that the sharers are known."""
         b = self.a.spawn()

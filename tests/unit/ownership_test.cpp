@@ -135,6 +135,22 @@ TEST(Ownership, SubshellHoldsWhatFlockTookOnItsDescriptor) {
     EXPECT_EQ(released[0]->reason, "close");
 }
 
+TEST(Ownership, ASupervisorsWordDoesNotReplaceWhatAForkTold) {
+    Scene scene = scene_with_files();
+    const Actor parent = scene.process(101, "x");
+    scene.lock(parent, {.fd = 3, .description = 1, .mode = Mode::shared});
+    const Actor child = scene.fork(parent, 102, "x");
+    scene.lock(parent, {.fd = 4, .description = 2, .mode = Mode::shared});
+    const Actor younger = scene.fork(parent, 103, "x");
+    scene.close(younger, 3, 1);
+    scene.exit(parent);
+    scene.sharer(Actor{}, {.fd = -1, .description = 2}, 102, 3);
+    const Outcome outcome = scene.play();
+    ASSERT_EQ(outcome.report.held.size(), 2u);
+    EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{child.pid});
+    EXPECT_EQ(holder_pids(outcome.report.held[1]), std::vector<std::int32_t>{younger.pid});
+}
+
 // exec 9>f; flock 9; flock -u 9: the second flock(1) has another number for the same description.
 TEST(Ownership, InheritedDescriptorUnderANewNumberIsTheSameDescription) {
     Scene scene = scene_with_files();

@@ -104,6 +104,22 @@ TEST_F(ShareTableTest, TheDeadTakerOfAFlockIsAWitnessButTheLivingIsNot) {
     ::close(another);
 }
 
+TEST_F(ShareTableTest, TheDeadTakerOfSeveralDescriptionsIsNoWitness) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(0);
+    ::waitpid(child, nullptr, 0);
+    table_.put(key(3, child), 9, 1, true);
+    table_.put(key(4, child), 9, 1, true);
+    ASSERT_NE(table_.find_taker(key(file_), child), nullptr) << "two numbers of one";
+    const int another = ::open((folder_ / "lock").c_str(), O_RDWR | O_CLOEXEC);
+    table_.put(key(another), 9, 1, true);
+    EXPECT_EQ(table_.find_taker(key(file_), child), nullptr) << "who has it still has another one";
+    ::close(another);
+    ASSERT_NE(table_.find_taker(key(file_), child), nullptr);
+    table_.put(key(5, child), 10, 1, true);
+    EXPECT_EQ(table_.find_taker(key(file_), child), nullptr) << "it may be either";
+}
+
 TEST_F(ShareTableTest, ANumberMeansWhatItMeantLast) {
     table_.put(key(file_), 7, 1, true);
     table_.put(key(file_), 8, 2, false);
