@@ -39,6 +39,7 @@ struct Deadlock {
     Certainty certainty = Certainty::possible;
     Cause cause = Cause::unknown;
     std::int64_t from_ns = 0, to_ns = -1;
+    std::int64_t closed_ns = 0;  // from_ns, or when it closed again
     std::int64_t cause_ns = 0;
     std::string resolved_by;
     std::vector<DeadlockMember> members;

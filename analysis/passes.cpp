@@ -23,7 +23,7 @@ std::unique_ptr<Detector> make_not_traced(const Model &model);
 namespace {
 
 constexpr Pass kPasses[] = {
-    {"deadlock", kBlocked | kRequestDone | kAcquired | kHoldEnded | kProcessEnded | kChildWait | kApplied,
+    {"deadlock", kBlocked | kRequestDone | kAcquired | kHoldEnded | kProcessEnded | kChildWait | kRawEvent | kApplied,
      make_deadlock},
     {"kernel_refused", kRequestDone, make_kernel_refused, true},
     {"killed_while_holding", kProcessEnded, make_killed_while_holding},

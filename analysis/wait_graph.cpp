@@ -149,9 +149,12 @@ class WaitGraph::Knot {
     }
     bool hold_stuck(const Hold &hold) const {
         if (owner_kind(model_.locks[hold.lock].family) == wire::Owner::thread) return stuck(hold.owner);
-        bool all = true;
-        model_.for_holders(hold, [&](Index process) { all = all && process_stuck(process); });
-        return all;
+        bool any = false, all = true;  // what nobody has any more is about to end
+        model_.for_holders(hold, [&](Index process) {
+            any = true;
+            all = all && process_stuck(process);
+        });
+        return any && all;
     }
 
   private:

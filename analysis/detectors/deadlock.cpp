@@ -1,7 +1,7 @@
 // Circular waits: found when the call that closes one begins, followed until something ends them. Others that close
 // one: a parent that begins to wait for its child, somebody who is found to share a lock, a signal handler that gets a
-// lock while the call that it interrupted waits. A circle that somebody could still open is looked at again when
-// somebody lets go of an open file or ends.
+// lock while the call that it interrupted waits, somebody who took one and lets go of the open file, or ends, and
+// leaves it to others who wait. A circle that somebody could still open is looked at again at such a moment.
 //
 // What looks like a deadlock and dissolves because one of its members simply gets its lock, while nobody in it
 // failed or died, was none: it is dropped without a word. Whatever a running thread or sharer released was at most
@@ -39,6 +39,7 @@ class DeadlockDetector : public Detector {
     void process_ended(Index process, const ProcessEnd &end) override;
     void child_wait_begun(Index process) override;
     void acquired(Index hold) override;
+    void event(const Event &event) override;
     void applied(const Event &event) override;
     void finish(Report &report, const SourceNotes &notes) override;
 
@@ -54,6 +55,7 @@ class DeadlockDetector : public Detector {
     }
     void look_from(Index thread);
     void look_at_process(Index process);
+    void note_left_behind(Index description);
     void reopen(Deadlock &fresh);
     void track(Index deadlock);
     void untrack(Index deadlock);
@@ -62,6 +64,8 @@ class DeadlockDetector : public Detector {
     void close(Index deadlock, std::int64_t t_ns);
     void settle(Index deadlock);
     void before_change();
+    bool came_later(const Deadlock &deadlock, const DeadlockMember &waiter, const Hold &hold) const;
+    bool only_way_back(const Deadlock &deadlock, Index thread, Index hold) const;
     void tell(const Deadlock &deadlock) const;
     void tell_over(const Deadlock &deadlock) const {
         if (model().listener != nullptr) model().listener->deadlock_over(deadlock.id);
@@ -74,6 +78,7 @@ class DeadlockDetector : public Detector {
     std::uint64_t not_listed_ = 0;
     std::uint64_t ids_ = 0;
     FlatMap by_stream_;
+    std::vector<Index> left_behind_;         // locked descriptions that somebody lets go of in the present event
     std::vector<std::uint32_t> look_again_;  // streams left over from a deadlock that was more than one ring
 };
 
@@ -103,7 +108,7 @@ void DeadlockDetector::look_from(Index thread) {
     const std::vector<Index> threads = graph_.cycle_through(thread);
     if (threads.empty()) return;
     Deadlock fresh;
-    fresh.from_ns = model().now_ns;
+    fresh.from_ns = fresh.closed_ns = model().now_ns;
     fresh.members = describe_members(model(), graph_, threads);
     // A deadlock that grows stays one.
     for (const DeadlockMember &one : fresh.members) {
@@ -258,16 +263,39 @@ void DeadlockDetector::hold_ended(Index index, const HoldEnd &end) {
         const DeadlockMember *who = member(*deadlock, request.stream);
         if (who == nullptr || who->entry != request.entry || who->waits_for != request.lock) return;
         const bool own = request.owner == hold.owner && request.family == model().locks[hold.lock].family;
-        if (own || !exclude(request.mode, hold.mode)) return;
+        if (own || !exclude(request.mode, hold.mode) || came_later(*deadlock, *who, hold)) return;
         const std::string words =
             fmt::format("{} released {}", process_words(model(), end.image, end.pid), lock_words(model(), hold.lock));
         const bool died = end.reason == Reason::killed || end.reason == Reason::exit;
         blame(*deadlock, died ? Deadlock::Cause::died : Deadlock::Cause::released, end.t_ns,
               died && !deadlock->resolved_by.empty() ? deadlock->resolved_by : words);
+        if (!died && deadlock->certainty != Certainty::confirmed && only_way_back(*deadlock, request.thread, index))
+            close(by_stream_.find(request.stream), end.t_ns);
+    });
+}
+
+// Whether the hold is of somebody who got the lock when the circle stood, or was broken already: a member then queues
+// behind it, but it is no part of the circle.
+bool DeadlockDetector::came_later(const Deadlock &deadlock, const DeadlockMember &waiter, const Hold &hold) const {
+    if (hold.since_ns <= deadlock.closed_ns) return false;
+    return std::none_of(waiter.waits_on.begin(), waiter.waits_on.end(), [&](std::size_t place) {
+        const std::vector<std::int32_t> &holders = deadlock.members[place].holders;
+        return std::find(holders.begin(), holders.end(), hold.pid) != holders.end();
+    });
+}
+
+// Whether a member, which is blocked, waits for other members through this hold alone.
+bool DeadlockDetector::only_way_back(const Deadlock &deadlock, Index thread, Index hold) const {
+    std::vector<WaitGraph::Edge> edges;
+    graph_.edges(thread, edges);
+    return std::none_of(edges.begin(), edges.end(), [&](const WaitGraph::Edge &edge) {
+        return edge.hold != hold && member(deadlock, model().table.thread(edge.to).stream) != nullptr;
     });
 }
 
 void DeadlockDetector::process_ended(Index index, const ProcessEnd &end) {
+    for (const Descriptor &descriptor : model().table.process(index).descriptors)
+        note_left_behind(descriptor.description);
     if (tracked_.empty()) return;
     before_change();
     const Process &process = model().table.process(index);
@@ -323,10 +351,34 @@ void DeadlockDetector::acquired(Index hold) {
     look_from(thread);
 }
 
+void DeadlockDetector::event(const Event &event) {
+    if (event.kind != EventKind::descriptor_closed) return;
+    const Index process = model().table.find_image(event.process);
+    if (process != kNone) note_left_behind(model().table.description_at(process, event.fd));
+}
+
+void DeadlockDetector::note_left_behind(Index index) {
+    if (index == kNone) return;
+    const Description &description = model().table.description(index);
+    if (description.owned.empty() || description.sharers.size() < 2) return;
+    const bool wanted = std::any_of(description.owned.begin(), description.owned.end(), [&](Index ranges) {
+        return !model().locks.domain(model().ranges[ranges].domain).waiters.empty();
+    });
+    if (wanted) left_behind_.push_back(index);
+}
+
 void DeadlockDetector::applied(const Event &event) {
     if (event.kind == EventKind::sharer_seen) {
         const Index sharer = model().table.find_pid(static_cast<std::int32_t>(event.other));
         if (sharer != kNone) look_at_process(sharer);
+    }
+    if (!left_behind_.empty()) {
+        before_change();
+        std::vector<Index> descriptions;
+        descriptions.swap(left_behind_);
+        for (const Index description : descriptions)
+            for (const Description::Sharer &sharer : model().table.description(description).sharers)
+                look_at_process(sharer.process);
     }
     for (const Index at : tracked_) judge(deadlocks_[at]);
 }

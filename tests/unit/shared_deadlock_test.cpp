@@ -176,5 +176,72 @@ TEST(SharedDeadlock, SelfDeadlockThroughAnInheritedDescriptorNamesTheScript) {
         EXPECT_NE(found.summary.find(words), std::string::npos) << found.summary;
 }
 
+// It waits behind a third; then its parent gets the lock, through an open file that both have, and leaves it behind.
+TEST(SharedDeadlock, ClosesWhenAnotherGetsTheLockThroughTheOpenFileOfWhoWaits) {
+    Scene scene;
+    add_files(scene, 1);
+    const Actor third = scene.process(101, "x"), parent = scene.process(102, "y");
+    scene.lock(parent, target(1, 2));
+    scene.unlock(parent, target(1, 2));
+    const Actor child = scene.fork(parent, 103, "y");
+    scene.lock(third, target(1, 1));
+    const std::uint64_t behind = scene.request(parent, target(1, 2));
+    Target own = target(1, 3);
+    own.fd = 77;
+    scene.request(child, own);
+    EXPECT_TRUE(told_of(scene).empty());
+    scene.exit(third);
+    scene.acquired(behind);
+    Scene released = scene;
+    EXPECT_TRUE(told_of(scene).empty()) << "the parent runs and will release it";
+    const std::set<std::int32_t> alone{103};
+    Scene closed = scene;
+    scene.exit(parent);  // leaves the lock to who waits for it
+    closed.close(parent, target(1, 2).fd);
+    for (const Scene &one : {scene, closed}) {
+        EXPECT_EQ(told_of(one), (decltype(Told::told){{alone, Certainty::confirmed}}));
+        EXPECT_EQ(one.play().count("self_deadlock"), 1U);
+    }
+    released.unlock(parent, target(1, 2));
+    EXPECT_EQ(released.play().count("self_deadlock"), 0U);
+}
+
+// Who waits for itself is let go by a sharer, but another was first in the queue.
+TEST(SharedDeadlock, ThatASharerOpenedIsNotMadeCertainByWhoCameBetween) {
+    for (const char *how : {"exits", "is killed", "unlocks", "stays for ever"}) {
+        Scene scene;
+        add_files(scene, 2);
+        const Actor parent = scene.process(101, "x"), next = scene.process(102, "y"), other = scene.process(103, "z");
+        scene.lock(parent, target(1, 1));
+        const std::uint64_t first = scene.request(next, target(1, 2));
+        const Actor sharer = scene.fork(parent, 104, "x");
+        Target own = target(1, 3);
+        own.fd = 77;
+        const std::uint64_t second = scene.request(parent, own);
+        scene.at(100'000);
+        scene.unlock(sharer, target(1, 1));
+        scene.acquired(first);
+        if (std::string(how) == "exits") scene.exit(next);
+        if (std::string(how) == "is killed") scene.ended(102, kSigkill);
+        if (std::string(how) == "unlocks") scene.unlock(next, target(1, 2));
+        if (std::string(how) == "stays for ever") {
+            scene.lock(other, target(2, 5));  // behind one that waits for itself
+            own.file = 2;
+            scene.request(other, own);
+            scene.request(next, target(2, 7));
+        } else {
+            scene.acquired(second);
+        }
+        const Outcome outcome = scene.play();
+        const Finding *found = nullptr;
+        for (const Finding &one : outcome.report.findings)
+            if (one.kind == "self_deadlock" && pids_of(one) == std::set<std::int32_t>{101}) found = &one;
+        ASSERT_NE(found, nullptr) << how;
+        EXPECT_EQ(found->certainty, Certainty::possible) << how << ": " << found->summary;
+        EXPECT_NE(found->summary.find("until x 104 released /tmp/1"), std::string::npos) << found->summary;
+        EXPECT_EQ(found->to_ns / 1'000'000, 100) << how;
+    }
+}
+
 }  // namespace
 }  // namespace planloop::analysis
