@@ -25,6 +25,17 @@ struct DeadlockMember {
     std::int32_t taker = 0;                 // pid of who took the last of them
 };
 
+// A parent's wait for its child that closed a circle, or made one certain. Who kills a child and then waits for it
+// makes such a one, for as long as the child takes to die.
+struct ClosingWait {
+    std::int32_t parent = 0;  // pid; 0: there is none
+    std::int32_t child = 0;   // pid of the member that was killed at once; 0: none was
+    std::int64_t t_ns = 0;
+    bool closed_it = false;  // else `certainty` and `weaknesses` are those before
+    Certainty certainty = Certainty::possible;
+    std::vector<Weakness> weaknesses;
+};
+
 struct Deadlock {
     enum class State : std::uint8_t {
         open,      // in force
@@ -45,7 +56,8 @@ struct Deadlock {
     std::vector<DeadlockMember> members;
     std::vector<Weakness> weaknesses;
     std::vector<std::int32_t> suspects;  // settling: pids whose end may have let the first one go on
-    std::uint32_t times = 1;             // it broke up and closed again
+    ClosingWait wait;
+    std::uint32_t times = 1;  // it broke up and closed again
 
     bool simple() const;  // one ring, each waits for one other
     void clear() { *this = Deadlock{}; }

@@ -4,8 +4,8 @@
 // leaves it to others who wait. A circle that somebody could still open is looked at again at such a moment.
 //
 // What looks like a deadlock and dissolves because one of its members simply gets its lock, while nobody in it
-// failed or died, was none: it is dropped without a word. Whatever a running thread or sharer released was at most
-// possible.
+// failed or died, was none: it is dropped without a word. So is one that a parent closes by waiting for a child that it
+// has just killed. Whatever a running thread or sharer released was at most possible.
 #include "analysis/deadlock.h"
 
 #include <fmt/format.h>
@@ -25,6 +25,8 @@ constexpr std::size_t kMostFindings = 1'000;
 // A deadlock of the same threads over the same locks that closes again this soon goes on: an interrupted call that
 // was simply repeated.
 constexpr std::int64_t kReopenNs = 1'000'000'000;
+// A child that is dead so soon after its parent began to wait for it, which is told of it, had been killed before.
+constexpr std::int64_t kAtOnceNs = 20'000'000;
 
 class DeadlockDetector : public Detector {
   public:
@@ -56,6 +58,8 @@ class DeadlockDetector : public Detector {
     void look_from(Index thread);
     void look_at_process(Index process);
     void note_left_behind(Index description);
+    void note_killed_at_once(Deadlock &deadlock, const Process &process, const ProcessEnd &end) const;
+    void reaped(std::int32_t parent, std::int64_t child);
     void reopen(Deadlock &fresh);
     void track(Index deadlock);
     void untrack(Index deadlock);
@@ -77,6 +81,7 @@ class DeadlockDetector : public Detector {
     std::vector<Deadlock> over_;
     std::uint64_t not_listed_ = 0;
     std::uint64_t ids_ = 0;
+    std::int32_t waiting_parent_ = 0;  // pid of who begins to wait for a child in the present event
     FlatMap by_stream_;
     std::vector<Index> left_behind_;         // locked descriptions that somebody lets go of in the present event
     std::vector<std::uint32_t> look_again_;  // streams left over from a deadlock that was more than one ring
@@ -110,16 +115,18 @@ void DeadlockDetector::look_from(Index thread) {
     Deadlock fresh;
     fresh.from_ns = fresh.closed_ns = model().now_ns;
     fresh.members = describe_members(model(), graph_, threads);
+    if (waiting_parent_ != 0) fresh.wait = {waiting_parent_, 0, model().now_ns, true, {}, {}};
     // A deadlock that grows stays one.
     for (const DeadlockMember &one : fresh.members) {
         const Index known = by_stream_.find(one.stream);
         if (known == kNone) continue;
-        if (deadlocks_[known].state == Deadlock::State::open)
+        if (deadlocks_[known].state == Deadlock::State::open) {
             fresh.from_ns = std::min(fresh.from_ns, deadlocks_[known].from_ns);
-        if (deadlocks_[known].state == Deadlock::State::open)
+            fresh.wait = {};
             untrack(known);
-        else
+        } else {
             settle(known);
+        }
     }
     const Verdict verdict = graph_.judge(threads);
     fresh.certainty = verdict.certainty;
@@ -144,6 +151,7 @@ void DeadlockDetector::reopen(Deadlock &fresh) {
         if (!same) continue;
         fresh.from_ns = before.from_ns;
         fresh.times = before.times + 1;
+        fresh.wait = {};
         over_.erase(over_.begin() + static_cast<std::ptrdiff_t>(i));
         return;
     }
@@ -307,6 +315,7 @@ void DeadlockDetector::process_ended(Index index, const ProcessEnd &end) {
         const bool in_it = std::any_of(deadlock.members.begin(), deadlock.members.end(),
                                        [&](const DeadlockMember &one) { return one.pid == process.pid; });
         if (!in_it) continue;
+        note_killed_at_once(deadlock, process, end);
         // Word of a death comes late. Meanwhile those that it set free may have ended in peace: they explain nothing.
         const std::vector<std::int32_t> &suspects = deadlock.suspects;
         if (deadlock.state == Deadlock::State::settling && !suspects.empty() &&
@@ -340,8 +349,38 @@ void DeadlockDetector::look_at_process(Index process) {
 void DeadlockDetector::child_wait_begun(Index process) {
     // A parent that holds on while it waits may close a circle, or make one certain.
     before_change();
-    for (const Index at : tracked_) judge(deadlocks_[at]);
+    const std::int32_t parent = model().table.process(process).pid;
+    for (const Index at : tracked_) {
+        Deadlock &deadlock = deadlocks_[at];
+        ClosingWait before{parent, 0, model().now_ns, false, deadlock.certainty, deadlock.weaknesses};
+        judge(deadlock);
+        if (deadlock.certainty > before.certainty) deadlock.wait = std::move(before);
+    }
+    waiting_parent_ = parent;
     look_at_process(process);
+    waiting_parent_ = 0;
+}
+
+void DeadlockDetector::note_killed_at_once(Deadlock &deadlock, const Process &process, const ProcessEnd &end) const {
+    const bool killed = end.reason == Reason::killed && process.parent_pid == deadlock.wait.parent;
+    if (deadlock.wait.parent != 0 && killed && end.t_ns - deadlock.wait.t_ns <= kAtOnceNs)
+        deadlock.wait.child = process.pid;
+}
+
+// Who goes on when it is told that the child is dead may have killed it before it began to wait.
+void DeadlockDetector::reaped(std::int32_t parent, std::int64_t child) {
+    if (child <= 0) return;
+    for (std::size_t i = over_.size(); i-- > 0;) {
+        ClosingWait &wait = over_[i].wait;
+        if (wait.parent != parent || wait.child != child) continue;
+        if (wait.closed_it) {
+            over_.erase(over_.begin() + static_cast<std::ptrdiff_t>(i));
+        } else {
+            over_[i].certainty = wait.certainty;
+            over_[i].weaknesses = std::move(wait.weaknesses);
+            wait = {};
+        }
+    }
 }
 
 void DeadlockDetector::acquired(Index hold) {
@@ -372,6 +411,7 @@ void DeadlockDetector::applied(const Event &event) {
         const Index sharer = model().table.find_pid(static_cast<std::int32_t>(event.other));
         if (sharer != kNone) look_at_process(sharer);
     }
+    if (event.kind == EventKind::child_wait_ended) reaped(event.pid, static_cast<std::int64_t>(event.start));
     if (!left_behind_.empty()) {
         before_change();
         std::vector<Index> descriptions;

@@ -168,6 +168,11 @@ class Scene {
     void waits_for_child(const Actor &who, std::int32_t child) {
         event(who, analysis::EventKind::child_wait_begun).other = child;
     }
+    void reaps(const Actor &who, std::int32_t child) {  // its wait comes back with the child
+        analysis::Event &made = event(who, analysis::EventKind::child_wait_ended);
+        made.start = static_cast<std::uint64_t>(child);
+        made.other = child;
+    }
     analysis::Event &event(const Actor &who, analysis::EventKind kind) {
         analysis::Event made;
         made.t_ns = kEpochNs + now_us_++ * 1'000;

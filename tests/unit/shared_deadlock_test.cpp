@@ -243,5 +243,67 @@ TEST(SharedDeadlock, ThatASharerOpenedIsNotMadeCertainByWhoCameBetween) {
     }
 }
 
+// kill(child), waitpid(child): until it is dead the child seems to wait for its parent, which waits for it.
+TEST(SharedDeadlock, ThatAParentClosesByWaitingForAChildThatItKilledIsNone) {
+    struct Case {
+        std::int64_t dies_after_us;
+        bool told, seen_first, shared;
+        const char *what;
+    };
+    const Case cases[] = {
+        {900, false, false, false, "at once"},
+        {900, false, true, false, "at once, and a supervisor sees it first"},
+        {900, false, false, true, "at once, and it was a possible one before"},
+        {500'000, true, false, false, "somebody else kills it, later"},
+        {500'000, true, true, true, "somebody else kills it, later, and it was a possible one before"},
+    };
+    for (const Case &one : cases) {
+        Scene scene;
+        add_files(scene, 1);
+        const Actor parent = scene.process(101, "x");
+        if (!one.shared) scene.lock(parent, target(1, 1));
+        const Actor child = scene.fork(parent, 102, "y");
+        if (one.shared) {
+            scene.lock(parent, target(1, 1));
+            scene.sharer(parent, target(1, 1), 102, 11);
+        } else {
+            scene.close(child, target(1, 1).fd);
+        }
+        Target own = target(1, 2);
+        own.fd = 77;
+        scene.request(child, own);
+        scene.at(1'000'000);
+        scene.waits_for_child(parent, 102);
+        scene.at(1'000'000 + one.dies_after_us);
+        if (one.seen_first) scene.ended(102, kSigkill);
+        scene.reaps(parent, 102);
+        scene.unlock(parent, target(1, 1));
+        const Outcome outcome = scene.play();
+        const Finding *found = outcome.find("self_deadlock");
+        if (one.told || one.shared) {
+            ASSERT_NE(found, nullptr) << one.what;
+            EXPECT_EQ(found->certainty, one.told ? Certainty::confirmed : Certainty::possible) << one.what;
+        } else {
+            EXPECT_EQ(found, nullptr) << one.what;
+        }
+    }
+}
+
+// `--on-deadlock terminate` ends all of it within milliseconds: the parent is not told, it dies too.
+TEST(SharedDeadlock, ThatAParentClosesAndThatEndsForBothAtOnceIsTold) {
+    Scene scene;
+    add_files(scene, 1);
+    const Actor parent = scene.process(101, "x");
+    scene.lock(parent, target(1, 1));
+    const Actor child = scene.fork(parent, 102, "y");
+    Target own = target(1, 2);
+    own.fd = 77;
+    scene.request(child, own);
+    scene.waits_for_child(parent, 102);
+    scene.ended(102, kSigkill);
+    scene.ended(101, kSigkill);
+    EXPECT_EQ(scene.play().count("self_deadlock"), 1U);
+}
+
 }  // namespace
 }  // namespace planloop::analysis
