@@ -1,5 +1,6 @@
 #include "cli/process_watch.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
@@ -8,26 +9,40 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
+#include "lockcore/descriptor.h"
 #include "lockcore/process_status.h"
 
 namespace planloop::cli {
 namespace {
 
-// A descriptor for each process may be more than the usual soft limit.
-void raise_descriptor_limit() {
+// A session of a few spools is followed, and /proc read, with less.
+constexpr rlim_t kLeftToOthers = 32;
+constexpr int kRestForLook = 20;  // times as long as the look
+
+// A descriptor for each process may be more than the usual soft limit. What the kernel gives is the lowest free number,
+// so one that is high enough tells that few are left.
+int raise_descriptor_limit() {
     rlimit limit{};
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == limit.rlim_max) return;
-    limit.rlim_cur = limit.rlim_max;
-    ::setrlimit(RLIMIT_NOFILE, &limit);
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 0;
+    const rlim_t before = std::exchange(limit.rlim_cur, limit.rlim_max);
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = before;
+    constexpr rlim_t kMost = std::numeric_limits<int>::max();
+    return static_cast<int>(std::min(limit.rlim_cur - std::min(limit.rlim_cur, kLeftToOthers), kMost));
 }
 
 bool is_readable(int fd) {
     pollfd wanted{fd, POLLIN, 0};
     return ::poll(&wanted, 1, 0) == 1;
+}
+
+bool has_descriptor_left() {
+    return Descriptor(::open("/proc/self/stat", O_RDONLY | O_CLOEXEC)).get() >= 0;
 }
 
 bool descends_from(pid_t pid, pid_t ancestor) {
@@ -50,27 +65,55 @@ std::uint64_t start_time_in(const SpoolRecord &record) {
 
 }  // namespace
 
-ProcessWatch::ProcessWatch(SupervisedSpool &spool, int epoll_fd) : spool_(spool), epoll_fd_(epoll_fd) {
-    raise_descriptor_limit();
-}
+ProcessWatch::ProcessWatch(SupervisedSpool &spool, int epoll_fd)
+    : spool_(spool), epoll_fd_(epoll_fd), most_descriptors_(raise_descriptor_limit()) {}
 
 ProcessWatch::~ProcessWatch() {
-    for (const auto &[pid, process] : watched_) ::close(process.pidfd);
+    for (const auto &[pid, process] : watched_) {
+        if (process.pidfd >= 0) ::close(process.pidfd);
+    }
 }
 
 void ProcessWatch::add_child(pid_t pid, int pidfd) {
     const std::optional<ProcessStatus> status = process_status(pid);
-    watched_.emplace(pid, Watched{pidfd, pid, status ? status->start_time : 0});
+    child_ = pid;
+    keep(pid, {pidfd, pid, status ? status->start_time : 0});
+}
+
+void ProcessWatch::keep(pid_t pid, const Watched &process) {
+    watched_[pid] = process;
+    if (process.pidfd < 0) {
+        ++without_pidfd_;
+        return;
+    }
     epoll_event wanted{};
     wanted.events = EPOLLIN;
     wanted.data.u64 = static_cast<std::uint64_t>(pid);
-    ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, pidfd, &wanted);
+    ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, process.pidfd, &wanted);
 }
 
-bool ProcessWatch::look() {
+bool ProcessWatch::look(bool last) {
     by_own_pid_.reset();
     const bool sharing = look_at_sharing();
-    return look_at_streams() || sharing;
+    const bool streams = look_at_streams();
+    if (without_pidfd_ != 0) look_at_those_without_pidfd(last);
+    return streams || sharing;
+}
+
+bool ProcessWatch::has_ended(pid_t pid, const Watched &process) {
+    return process.pidfd >= 0 ? is_readable(process.pidfd) : !process_runs(pid, process.start_time);
+}
+
+void ProcessWatch::look_at_those_without_pidfd(bool last) {
+    const auto begin = std::chrono::steady_clock::now();
+    if (!last && begin < rest_until_) return;
+    std::vector<pid_t> gone;
+    for (const auto &[pid, process] : watched_) {
+        if (process.pidfd < 0 && pid != child_ && has_ended(pid, process)) gone.push_back(pid);
+    }
+    for (const pid_t pid : gone) ended(pid, wire::kGoneUnwatched, spool_.ticks());
+    const auto end = std::chrono::steady_clock::now();
+    rest_until_ = end + (end - begin) * kRestForLook;
 }
 
 void ProcessWatch::add_other(pid_t pid) {
@@ -124,13 +167,17 @@ bool ProcessWatch::look_at_stream(std::size_t stream) {
     const bool foreign = has_foreign_pids();
     if (const auto known = watched_.find(pid); !foreign && known != watched_.end()) {
         // The same process (another thread, or another image by exec); or its number again, once its end is seen.
-        if (is_readable(known->second.pidfd)) waiting_streams_.push_back(stream);
+        if (has_ended(pid, known->second)) waiting_streams_.push_back(stream);
         return false;
     }
     StreamCursor cursor(stream);
     SpoolRecord record;
     if (!cursor.next(*reader_, record)) {
         if (foreign || process_runs(pid, 0)) waiting_streams_.push_back(stream);
+        return false;
+    }
+    if (foreign && !has_descriptor_left()) {  // nobody would be found
+        waiting_streams_.push_back(stream);
         return false;
     }
     if (foreign) return watch_foreign(pid, start_time_in(record));
@@ -179,23 +226,29 @@ void ProcessWatch::watch(pid_t pid, std::uint64_t start_time) {
 }
 
 bool ProcessWatch::watch(pid_t pid, pid_t told, std::uint64_t start_time) {
-    const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-    if (pidfd < 0) return false;
+    const int pidfd = open_pidfd(pid);
     // Read behind the pidfd: what runs now under this number is what the pidfd is about.
-    const std::optional<ProcessStatus> status = process_status(pid);
-    const bool same = status && (start_time == 0 || status->start_time == start_time);
-    if (!same || is_readable(pidfd)) {
-        ::close(pidfd);
+    if (!process_runs(pid, start_time) || (pidfd >= 0 && is_readable(pidfd))) {
+        if (pidfd >= 0) ::close(pidfd);
         return false;
     }
-    add_child(pid, pidfd);
-    watched_[pid].told = told;
+    if (start_time == 0) start_time = process_status(pid).value_or(ProcessStatus()).start_time;
+    keep(pid, {pidfd, told, start_time});
     return true;
+}
+
+int ProcessWatch::open_pidfd(pid_t pid) const {
+    const auto pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+    if (pidfd < most_descriptors_) return pidfd;
+    ::close(pidfd);
+    return -1;
 }
 
 void ProcessWatch::signal_all(int number) const {
     for (const auto &[pid, process] : watched_) {
-        if (::syscall(SYS_pidfd_send_signal, process.pidfd, number, nullptr, 0) != 0 && errno == ENOSYS)
+        if (process.pidfd < 0) {
+            if (process_runs(pid, process.start_time)) ::kill(pid, number);
+        } else if (::syscall(SYS_pidfd_send_signal, process.pidfd, number, nullptr, 0) != 0 && errno == ENOSYS)
             ::kill(pid, number);
     }
 }
@@ -204,7 +257,11 @@ void ProcessWatch::ended(pid_t pid, int wait_status, std::uint64_t died_at) {
     const auto found = watched_.find(pid);
     if (found == watched_.end()) return;
     spool_.write_ended(found->second.told, found->second.start_time, wait_status, died_at);
-    ::close(found->second.pidfd);  // leaves the epoll set by itself
+    if (found->second.pidfd >= 0) {
+        ::close(found->second.pidfd);  // leaves the epoll set by itself
+    } else {
+        --without_pidfd_;
+    }
     watched_.erase(found);
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -49,7 +50,8 @@ bool ShareScan::look() {
         if (row.news != 0 && row.sequence - seen_ <= news - seen_) wanted.emplace(row.device, row.inode);
     });
     look_again_ = false;
-    if (!wanted.empty()) for_each_number("/proc", [&](pid_t pid) { look_at_process(pid, wanted); });
+    if (!wanted.empty() && !for_each_number("/proc", [&](pid_t pid) { look_at_process(pid, wanted); }))
+        look_again_ = true;
     looks_again_ = look_again_ ? looks_again_ + 1 : 0;
     if (!look_again_) seen_ = news;
     if (wanted.empty()) return false;
@@ -59,7 +61,9 @@ bool ShareScan::look() {
 
 void ShareScan::look_at_process(pid_t pid, const std::set<File> &wanted) {
     if (pid == ::getpid()) return;
-    for_each_number(fmt::format("/proc/{}/fd", pid), [&](int fd) { look_at_descriptor(pid, fd, wanted); });
+    const bool looked =
+        for_each_number(fmt::format("/proc/{}/fd", pid), [&](int fd) { look_at_descriptor(pid, fd, wanted); });
+    if (!looked && (errno == EMFILE || errno == ENFILE)) look_again_ = true;
 }
 
 // By comparing; where nobody is left to compare with, by the lock that hangs on the descriptor.

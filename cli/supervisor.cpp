@@ -65,7 +65,7 @@ class Supervisor {
           watch_(spool, epoll_fd),
           shares_(spool, watch_),
           untraced_(spool, child.pid) {
-        if (child.pidfd >= 0) watch_.add_child(child.pid, child.pidfd);
+        watch_.add_child(child.pid, child.pidfd);
         add_to(epoll_fd, signal_fd, kSignals);
         add_to(epoll_fd, finished_fd, kFinished);
         if (deadlock_fd >= 0) add_to(epoll_fd, deadlock_fd, kDeadlock);
@@ -175,7 +175,7 @@ class Supervisor {
         }
         wait_status_ = status;
         watch_.ended(child_, status, now);
-        watch_.look();
+        watch_.look(true);
         if (!export_) start_export(spool_.try_to_lead());
         export_->finish_soon(kPatience);
         give_up_at_ = std::chrono::steady_clock::now() + kPatience;

@@ -1,9 +1,11 @@
 #include "lockcore/process_status.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <string>
 #include <string_view>
@@ -86,9 +88,9 @@ std::string own_command_line() {
 }
 
 bool process_runs(pid_t pid, std::uint64_t start_time) {
-    const std::optional<ProcessStatus> status = process_status(pid);
-    if (!status || status->ended()) return false;
-    return start_time == 0 || status->start_time == start_time;
+    if (const std::optional<ProcessStatus> status = process_status(pid))
+        return !status->ended() && (start_time == 0 || status->start_time == start_time);
+    return pid > 0 && (::kill(pid, 0) == 0 || errno != ESRCH);
 }
 
 }  // namespace planloop

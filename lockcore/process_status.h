@@ -34,7 +34,8 @@ std::string spaced_arguments(std::string cmdline);
 std::string command_line_of(pid_t pid);
 std::string own_command_line();
 
-// Whether that very process still runs; a zombie does not. `start_time` 0: any process.
+// Whether that very process still runs; a zombie does not. `start_time` 0: any process. One that cannot be looked at
+// (no descriptor left to do it with, a hidden /proc) does, as long as its number is in use.
 bool process_runs(pid_t pid, std::uint64_t start_time);
 
 }  // namespace planloop

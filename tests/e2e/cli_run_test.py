@@ -353,29 +353,49 @@ class Supervision(TracedTest):
         child.call(f"flock {fd} ex")
         self.assertEqual([held["pid"] for held in self.report().held], [child.pid])
 
-    def test_more_processes_than_descriptors(self):
-        """The supervisor holds a descriptor for each process, with a soft limit that the program keeps."""
+    def sixty_holders(self, limits):
+        """Of one lock, run with these limits of descriptors; comes back when all hold it. They end with their input, and until
+        then nobody waits for them."""
 
-        def few():
-            resource.setrlimit(resource.RLIMIT_NOFILE, (24, 4096))
+        def limited():
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
-        lock = self.file()
-        script = f"ulimit -n; exec 3<&0; for i in $(seq 60); do flock -s {lock} sh -c 'read line' <&3 & done; wait"
+        holder = f"flock -so {self.file()} sh -c 'read line' <&3"
+        script = f"ulimit -n; exec 3<&0; for i in $(seq 60); do {holder} & done; read line; wait"
         process = subprocess.Popen(
-            self.traced_command(["sh", "-c", script]), env=self.environment, preexec_fn=few, text=True,
+            self.traced_command(["sh", "-c", script]), env=self.environment, preexec_fn=limited, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
-        self.assertEqual(process.stdout.readline(), "24\n")
+        self.assertEqual(process.stdout.readline(), f"{limits[0]}\n")
 
         def acquisitions():
             run = self.planloop("dev", "locks", "--session", self.session, "--json")
             return run.returncode == 0 and [e for e in json.loads(run.stdout)["timeline"] if e["event"] == "lock_acquired"]
 
         wait_until("all hold the lock", lambda: len(acquisitions() or []) == 60)
-        process.communicate()
+        return process
+
+    def test_more_processes_than_descriptors(self):
+        """The supervisor holds a descriptor for each process, with a soft limit that the program keeps."""
+        self.sixty_holders((24, 4096)).communicate()
         report = self.report()
         self.assertEqual(report.held, [])
         self.assertEqual(len(report.events("lock_released", certainty="exact")), 60)
+
+    def test_more_processes_than_the_supervisor_may_have_descriptors(self):
+        """Those that it has none for are not taken for dead, and their deaths are seen all the same."""
+        process = self.sixty_holders((40, 40))
+        holders = self.report().held
+        self.assertEqual(len(holders), 60)
+        killed = max(held["pid"] for held in holders)
+        os.kill(killed, signal.SIGKILL)
+        log = self.home / "sessions" / self.session / "logs" / "planloop.jsonl"  # tells what the supervisor saw, no more
+        wait_until("the death is recorded", lambda: log.exists() and "lock_released" in log.read_text())
+        process.communicate()
+        report = self.report()
+        self.assertEqual(report.held, [])
+        self.assertEqual(len(report.events("lock_released", reason="exit")), 59)
+        self.assertEqual([event["pid"] for event in report.events("lock_released", reason="killed")], [killed])
 
 
 class NotTraced(TracedTest):

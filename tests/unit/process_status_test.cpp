@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -48,6 +49,24 @@ TEST(ProcessStatus, AZombieRunsNoMore) {
     ASSERT_EQ(waitpid(child, nullptr, 0), child);
     EXPECT_FALSE(process_status(child));
     EXPECT_FALSE(process_runs(child, 0));
+}
+
+TEST(ProcessStatus, OneThatCannotBeLookedAtIsNotTakenForDead) {
+    const pid_t gone = fork();
+    ASSERT_GE(gone, 0);
+    if (gone == 0) _exit(0);
+    ASSERT_EQ(waitpid(gone, nullptr, 0), gone);
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    const rlimit none{0, before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    const bool looked = process_status(getpid()).has_value();
+    const bool runs = process_runs(getpid(), 1);
+    const bool gone_runs = process_runs(gone, 1);
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_FALSE(looked);
+    EXPECT_TRUE(runs);
+    EXPECT_FALSE(gone_runs);
 }
 
 TEST(ProcessStatus, APidThatStartedAtAnotherTimeIsAnotherProcess) {
