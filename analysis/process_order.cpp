@@ -52,6 +52,14 @@ void ProcessOrder::started(const Event &event) {
     boot_known_ = true;
 }
 
+void ProcessOrder::speak_of(Index child, Index parent) {
+    nodes_[child].parent = parent;
+    if (nodes_[child].spoken_of) return;
+    nodes_[child].spoken_of = true;
+    nodes_[child].older_sibling = nodes_[parent].newest_child;
+    nodes_[parent].newest_child = child;
+}
+
 void ProcessOrder::forked(const Event &event) {
     const Index parent = node_of(event.pid);
     nodes_[parent].changed_ns = event.t_ns;
@@ -59,7 +67,7 @@ void ProcessOrder::forked(const Event &event) {
     const auto pid = static_cast<std::int32_t>(event.other);
     Index child = by_pid_.find(static_cast<std::uint32_t>(pid));
     if (child == kNone || nodes_[child].ended_ns >= 0) child = make(pid, parent, event.t_ns);
-    nodes_[child].parent = parent;
+    speak_of(child, parent);
     nodes_[child].made_ns = event.t_ns;
 }
 
@@ -74,8 +82,29 @@ void ProcessOrder::child_made(const Event &event) {
     if (child == kNone || nodes_[child].waited_ns >= 0 ||
         (nodes_[child].ended_ns >= 0 && known != kNone && nodes_[known].pid != event.pid))
         child = make(pid, parent, event.t_ns);
-    nodes_[child].parent = parent;
+    speak_of(child, parent);
     if (nodes_[child].made_ns < 0) nodes_[child].made_ns = event.t_ns;
+}
+
+void ProcessOrder::told_over(Index child, Index parent, std::int64_t t_ns) {
+    if (child == kNone || nodes_[child].parent != parent || nodes_[child].waited_ns >= 0) return;
+    nodes_[child].waited_ns = t_ns;
+    if (nodes_[child].ended_ns < 0) nodes_[child].ended_ns = t_ns;
+}
+
+void ProcessOrder::waited(const Event &event) {
+    const Index parent = node_of(event.pid);
+    nodes_[parent].changed_ns = event.t_ns;
+    auto pid = static_cast<std::int64_t>(event.start);  // what the call returned
+    if (pid == wire::kNoChildLeft && event.other == -1) {
+        for (Index child = nodes_[parent].newest_child; child != kNone; child = nodes_[child].older_sibling)
+            told_over(child, parent, event.t_ns);
+        nodes_[parent].newest_child = kNone;
+        return;
+    }
+    if (pid == wire::kNoChildLeft) pid = event.other;
+    if (pid <= 0 || pid > std::numeric_limits<std::int32_t>::max()) return;
+    told_over(by_pid_.find(static_cast<std::uint64_t>(pid)), parent, event.t_ns);
 }
 
 void ProcessOrder::event(const Event &event) {
@@ -92,17 +121,8 @@ void ProcessOrder::event(const Event &event) {
             if (index != kNone && nodes_[index].ended_ns < 0) nodes_[index].ended_ns = event.t_ns;
             return;
         }
-        case EventKind::child_wait_ended: {
-            const Index parent = node_of(event.pid);
-            nodes_[parent].changed_ns = event.t_ns;
-            const auto pid = static_cast<std::int64_t>(event.start);  // what the call returned
-            if (pid <= 0 || pid > std::numeric_limits<std::int32_t>::max()) return;
-            const Index child = by_pid_.find(static_cast<std::uint64_t>(pid));
-            if (child == kNone || nodes_[child].parent != parent || nodes_[child].waited_ns >= 0) return;
-            nodes_[child].waited_ns = event.t_ns;
-            if (nodes_[child].ended_ns < 0) nodes_[child].ended_ns = event.t_ns;
-            return;
-        }
+        case EventKind::child_wait_ended:
+            return waited(event);
         default:
             return;
     }

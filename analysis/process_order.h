@@ -47,6 +47,9 @@ class ProcessOrder {
         std::uint64_t start_ticks = 0;  // since boot; 0: unknown
         std::int64_t ended_ns = -1, waited_ns = -1;
         std::int64_t changed_ns = 0;
+        // Its children that it spoke of since it last heard that none is left, the newest first; each once.
+        Index newest_child = kNone, older_sibling = kNone;
+        bool spoken_of = false;
     };
 
     Index node_of(std::int32_t pid);
@@ -54,6 +57,9 @@ class ProcessOrder {
     void forked(const Event &event);
     void child_made(const Event &event);
     void started(const Event &event);
+    void waited(const Event &event);
+    void speak_of(Index child, Index parent);
+    void told_over(Index child, Index parent, std::int64_t t_ns);
     std::int64_t born_ns(const Node &node) const;
     std::int64_t over_ns(const Node &node) const;  // for its parent; -1: it is not
 

@@ -62,13 +62,14 @@ inline void adopt_from_child(Thread &me) noexcept {
 }
 
 // A child of whose end this process was told by a call that is not recorded while it waits: recorded if this process
-// has attached or that child may have. `child` as waitpid(2) takes it; a `reaped` of 0 or below is none.
+// has attached or that child may have. `child` as waitpid(2) takes it; `reaped` as a wait_child record tells it.
 void note_reaped(std::int64_t child, pid_t reaped) noexcept;
-void forget_child(pid_t reaped) noexcept;
+// The remembered children of whose end that call told; false: there were none.
+bool forget_children(std::int64_t child, pid_t reaped) noexcept;
 
 // A call that waits for a child: recorded as pending while it waits, by who may keep others waiting meanwhile, and by
 // who has attached, whose children are put in order by it. `child` as waitpid(2) takes it; `reaped(result)` is the
-// child that the call told the end of: 0 when that is not known, or another news of it, negative when the call failed.
+// child that the call told the end of, as a wait_child record has it.
 template <class Real, class Reaped>
 auto record_child_wait(std::int64_t child, Real real_call, Reaped reaped) {
     Thread &me = thread;
@@ -94,7 +95,7 @@ auto record_child_wait(std::int64_t child, Real real_call, Reaped reaped) {
         result = real_call();
         const pid_t ended = reaped(result);
         record->b = static_cast<std::uint64_t>(static_cast<std::int64_t>(ended));
-        forget_child(ended);
+        forget_children(child, ended);
         pthread_cleanup_pop(0);
         return result;
     });

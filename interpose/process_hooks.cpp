@@ -70,14 +70,17 @@ void remember_child(std::int32_t child) noexcept {
     page->children[place].store(child, std::memory_order_relaxed);
 }
 
-void forget_child(pid_t reaped) noexcept {
+bool forget_children(std::int64_t child, pid_t reaped) noexcept {
     ForkPage *page = process.page.load(std::memory_order_acquire);
-    if (page == nullptr || reaped <= 0) return;
-    for (std::atomic<std::int32_t> &child : page->children) {
-        std::int32_t expected = reaped;
-        if (child.load(std::memory_order_relaxed) == expected)
-            child.compare_exchange_strong(expected, 0, std::memory_order_relaxed);
+    if (page == nullptr || (reaped <= 0 && reaped != wire::kNoChildLeft)) return false;
+    const std::int64_t over = reaped > 0 ? reaped : child;
+    bool any = false;
+    for (std::atomic<std::int32_t> &remembered : page->children) {
+        std::int32_t pid = remembered.load(std::memory_order_relaxed);
+        if (pid <= 0 || (over != -1 && pid != over)) continue;
+        any = remembered.compare_exchange_strong(pid, 0, std::memory_order_relaxed) || any;
     }
+    return any;
 }
 
 void note_exit(wire::ExitCause cause, int status) noexcept {
@@ -94,10 +97,14 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
 }
 
 void note_reaped(std::int64_t child, pid_t reaped) noexcept {
-    if (reaped <= 0 || !settings.enabled || !spool_is_mapped()) return;
+    const bool none_left = reaped == wire::kNoChildLeft;
+    if ((reaped <= 0 && !none_left) || !settings.enabled || !spool_is_mapped()) return;
     Thread &me = thread;
     const int error = errno;
-    if ((attached(me) || may_attach_for(me, reaped)) && enter(me)) {
+    // Many ask until they hear that none is left, which is news only where children ended without a word.
+    const bool news =
+        none_left ? attached(me) && forget_children(child, reaped) : attached(me) || may_attach_for(me, reaped);
+    if (news && enter(me)) {
         if (process.spool.is_ring()) introduce_in_chunk(me);
         if (wire::Record *const record = me.stream.claim(process.spool, me.who(process)); record != nullptr) {
             record->kind = wire::RecordKind::wait_child;
@@ -108,7 +115,7 @@ void note_reaped(std::int64_t child, pid_t reaped) noexcept {
             me.stream.publish(record, wire::State::complete);
         }
     }
-    if (!in_vfork_child(me)) forget_child(reaped);
+    if (!in_vfork_child(me)) forget_children(child, reaped);
     errno = error;
 }
 

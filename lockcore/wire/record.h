@@ -75,7 +75,7 @@ enum class RecordKind : std::uint8_t {
     ended,  // written by a supervisor: a process is gone; a: its pid, b: wait status, -1 when not known, kGoneUnwatched
             // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
     wait_child,  // a call that waits for a child; pending while it waits; a: pid argument, b: the child whose end it
-                 // told (0: not known which, or other news; negative: it failed)
+                 // told (0: not known which, or other news; kNoChildLeft; -1: it failed)
     not_traced,  // a program was started in which the shim cannot be; a: its pid (0: not known), b: NotTracedCause;
                  // one text follows: its path
     text,        // payload of the record before it
@@ -87,6 +87,10 @@ enum class RecordKind : std::uint8_t {
                  // before this process recorded anything; a: its pid
     last = child,
 };
+
+// A wait failed since no child is left of those that it was about (ECHILD): all of them are over, and nobody is told how
+// when the parent ignores SIGCHLD.
+inline constexpr std::int32_t kNoChildLeft = -10;
 
 // Wait status of an `ended` record whose time is only when a supervisor found the process gone.
 inline constexpr std::int64_t kGoneUnwatched = -2;

@@ -1,6 +1,7 @@
 """What real programs do wrong with their locks is found, and what only looks alike is not."""
 
 import os
+import re
 import unittest
 
 from harness import PYTHON, TracedTest
@@ -192,6 +193,65 @@ class Order(Findings):
                 run = self.traced("/usr/bin/python3", "-c", program, how, cwd=self.folder)
                 self.assertEqual(run.returncode, 0, run.stderr)
                 self.assertEqual([kind for kind, _ in self.found()], expected)
+
+    def test_a_wait_that_does_not_say_who_ended_puts_in_order_too(self):
+        """Without a place for the news, or since nobody is told what becomes of children whose parent ignores SIGCHLD. What
+        the calls return, and errno, is as without us."""
+        program = (
+            "import ctypes, fcntl, os, signal, sys\n"
+            "libc = ctypes.CDLL(None, use_errno=True)\n"
+            "P_ALL, P_PID, WNOHANG, WUNTRACED, WEXITED, WNOWAIT = 0, 1, 1, 2, 4, 1 << 24\n"
+            "def take(name):\n"
+            "    file = open(name, 'a')\n"
+            "    fcntl.flock(file, fcntl.LOCK_EX)\n"
+            "    return file\n"
+            "def start(*names):\n"
+            "    read, write = os.pipe()\n"
+            "    child = os.fork()\n"
+            "    if child == 0:\n"
+            "        kept = [take(name) for name in names]\n"
+            "        os._exit(0)\n"
+            "    os.close(write)\n"
+            "    return child, read\n"
+            "def say(child, result):\n"
+            "    print('child' if result == child else result, ctypes.get_errno() if result < 0 else 0)\n"
+            "def poll(child):\n"
+            "    while (result := libc.waitpid(-1, None, WNOHANG)) == 0: pass\n"
+            "    return result\n"
+            "ways = {\n"
+            "    'waitid': lambda child: libc.waitid(P_PID, child, None, WEXITED),\n"
+            "    'peek': lambda child: libc.waitid(P_PID, child, None, WEXITED | WNOWAIT),\n"
+            "    'waitpid': lambda child: libc.waitpid(child, None, WUNTRACED),\n"
+            "    'wait3': lambda child: libc.wait3(None, WUNTRACED, None),\n"
+            "    'wait4': lambda child: libc.wait4(child, None, WUNTRACED, None),\n"
+            "    'ignore wait': lambda child: libc.wait(None),\n"
+            "    'ignore waitpid': lambda child: libc.waitpid(child, None, 0),\n"
+            "    'ignore waitid': lambda child: libc.waitid(P_ALL, 0, None, WEXITED),\n"
+            "    'ignore poll': poll,\n"
+            "    'another': lambda child: libc.waitpid(os.getpid(), None, 0),\n"
+            "}\n"
+            "how = sys.argv[1]\n"
+            "if 'ignore' in how: signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+            "mine = take('own')\n"
+            "for names in ('ab', 'ba'):\n"
+            "    child, end = start(*names)\n"
+            "    if how == 'another': os.read(end, 1)  # until it has ended\n"
+            "    say(child, ways[how](child))\n"
+            "left = 2 if how in ('peek', 'another') else 0\n"
+            "for _ in range(left): say(0, libc.waitid(P_ALL, 0, None, WEXITED))\n"
+            "say(0, libc.waitid(P_ALL, 0, None, WEXITED | WNOHANG))\n"
+            "say(0, libc.waitid(P_ALL, 0, None, 0))\n"
+            "say(0, libc.waitid(99, 0, None, WEXITED))\n"
+            "say(0, libc.waitpid(-1, None, 1 << 20))\n"
+        )
+        ways = re.findall(r"^    '(.*)': lambda|^    '(ignore poll)'", program, re.M)
+        for how in (one or other for one, other in ways):
+            with self.subTest(how=how):
+                self.session = how.replace(" ", "-")
+                self.same_both_ways(PYTHON, "-c", program, how, cwd=self.folder)
+                expected = ["lock_order_inversion"] if how == "another" else []
+                self.assertEqual([kind for kind, _ in self.found()], expected)
+                self.assertEqual(len(self.report().events("lock_acquired")), 5)
 
 
 class Repeated(Findings):

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <random>
 #include <set>
@@ -87,6 +88,26 @@ class Tree {
         process.children.erase(process.children.begin() + static_cast<std::ptrdiff_t>(place));
     }
 
+    bool none_left(const Process &process) const {
+        return std::all_of(process.children.begin(), process.children.end(),
+                           [this](std::size_t child) { return processes_[child].ended; });
+    }
+
+    // Who speaks and ignores SIGCHLD hears only that none is left: of all its children, or of the one that it asks for.
+    void hear_that_none_is_left(Process &process, std::int64_t asked, std::size_t place) {
+        Event &told = scene.event(process.actor, EventKind::child_wait_ended);
+        told.start = static_cast<std::uint64_t>(std::int64_t{wire::kNoChildLeft});
+        told.other = asked;
+        for (std::size_t i = 0; i < process.children.size(); ++i) {
+            if (asked != -1 && i != place) continue;
+            const Process &child = processes_[process.children[i]];
+            process.known.insert(child.known.begin(), child.known.end());
+        }
+        const auto first = process.children.begin() + static_cast<std::ptrdiff_t>(place);
+        process.children.erase(asked == -1 ? process.children.begin() : first,
+                               asked == -1 ? process.children.end() : first + 1);
+    }
+
     void step() {
         const std::size_t at = below(processes_.size());
         if (processes_[at].ended) return;
@@ -103,8 +124,11 @@ class Tree {
         }
         if (!process.children.empty()) {
             const std::size_t place = below(process.children.size());
-            if (processes_[process.children[place]].ended) wait(process, place);
-            return;
+            const bool silent = process.actor.image != 0 && below(3) == 0;
+            if (silent && below(2) == 0 && none_left(process)) return hear_that_none_is_left(process, -1, 0);
+            if (!processes_[process.children[place]].ended) return;
+            if (silent) return hear_that_none_is_left(process, pid(process.children[place]), place);
+            return wait(process, place);
         }
         if (processes_.size() < kMost / 2 && below(4) != 0) return;
         if (process.actor.image != 0) scene.exit(process.actor);
