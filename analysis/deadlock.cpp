@@ -205,6 +205,7 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
         member.entry = request.entry;
         member.since_ns = request.call_ns;
         member.mode = request.mode;
+        member.wanted = {request.start, request.len};
         member.waits_for = request.lock;
         member.site = request.site;
         edges.clear();
@@ -255,6 +256,7 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
         participant.times = deadlock.times;
         participant.asked_at = model.source.call_site(member.site);
         participant.waits_for = model.locks[member.waits_for].id;
+        participant.wanted = member.wanted;
         locks.add(participant.waits_for);
         for (const std::size_t on : member.waits_on) add_unique(participant.waits_on, members[on].pid);
         finding.participants.push_back(std::move(participant));

@@ -16,6 +16,7 @@ struct DeadlockMember {
     std::uint64_t entry = 0;  // of the blocked call
     std::int64_t since_ns = 0;
     wire::Mode mode{};
+    ByteRange wanted;                       // as asked for
     Index waits_for = kNone;                // lock
     std::vector<Index> holds;               // locks that other members wait for
     std::vector<std::uint32_t> holds_from;  // call sites, as `holds`; 0: not known

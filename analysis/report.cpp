@@ -198,6 +198,17 @@ void add_rows(const Model &model, Report &report) {
 
 }  // namespace
 
+std::string byte_words(const ByteRange &range) {
+    if (range.whole()) return "";
+    if (range.len == 0) return fmt::format("bytes {} to the end", range.start);
+    if (range.len == 1) return fmt::format("byte {}", range.start);
+    return fmt::format("bytes {}-{}", range.start, range.start + range.len - 1);
+}
+
+std::string in_brackets(const ByteRange &range) {
+    return range.whole() ? "" : " (" + byte_words(range) + ")";
+}
+
 Report analyse(EventSource &source, const AnalysisOptions &options, const TimelineSink &sink,
                const TimelineSink &vain_waits) {
     Model model(source);

@@ -164,12 +164,23 @@ struct Starter {
     std::string process, command_line;
 };
 
+struct ByteRange {
+    std::uint64_t start = 0, len = 0;  // len 0: to the end of the file
+    bool whole() const { return start == 0 && len == 0; }
+};
+// "bytes 0-99", "byte 7", "bytes 10 to the end"; of a whole file nothing.
+std::string byte_words(const ByteRange &range);
+// The same behind a lock's name: " (byte 7)".
+std::string in_brackets(const ByteRange &range);
+
 struct Participant {
     std::int32_t pid = 0, tid = 0;
     std::string process, command_line, trace_id;
     std::vector<std::string> holds;      // lock ids
     std::string waits_for;               // lock id
     std::vector<std::int32_t> waits_on;  // pids
+    ByteRange wanted = {};               // of `waits_for`
+    std::vector<ByteRange> held = {};    // of each of `holds`; shorter or empty: not told
 
     Starter started_by = {};
 

@@ -30,6 +30,28 @@ std::uint64_t mixed(std::uint64_t seed, std::uint64_t value) noexcept {
     return seed ^ seed >> 29;
 }
 
+ByteRange range_of(const LockPart &part) noexcept {
+    return {part.first, part.last == kEndOfFile ? 0 : part.last - part.first + 1};
+}
+
+bool overlap(const ByteRange &one, const ByteRange &other) noexcept {
+    return one.start <= last_byte(other.start, other.len) && other.start <= last_byte(one.start, one.len);
+}
+
+// What did happen has been told: a deadlock over the same locks, in which somebody asked for what each asks for here.
+bool happened(const Finding &inversion, const Report &report) {
+    const std::set<std::string> locks(inversion.locks.begin(), inversion.locks.end());
+    return std::any_of(report.findings.begin(), report.findings.end(), [&](const Finding &told) {
+        if (told.kind != "deadlock" && told.kind != "kernel_refused") return false;
+        if (std::set<std::string>(told.locks.begin(), told.locks.end()) != locks) return false;
+        return std::all_of(inversion.participants.begin(), inversion.participants.end(), [&](const Participant &one) {
+            return std::any_of(told.participants.begin(), told.participants.end(), [&](const Participant &other) {
+                return other.waits_for == one.waits_for && overlap(other.wanted, one.wanted);
+            });
+        });
+    });
+}
+
 std::uint64_t hash_of(std::uint64_t seed, const LockPart &part) noexcept {
     seed = mixed(seed, std::uint64_t{part.lock} << 8 | static_cast<std::uint64_t>(part.mode));
     return mixed(mixed(seed, part.first), part.last);
@@ -144,15 +166,17 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
         Participant participant = participant_of(model(), one.image, one.pid, one.tid);
         participant.holds.push_back(model().locks[one.held.lock].id);
         participant.waits_for = model().locks[one.wanted.lock].id;
+        participant.held.push_back(range_of(one.held));
+        participant.wanted = range_of(one.wanted);
         participant.waits_on.push_back(next.pid);
         add_witness(participant, model(), one, from_utc_ns);
         if (std::find(finding.locks.begin(), finding.locks.end(), participant.holds[0]) == finding.locks.end())
             finding.locks.push_back(participant.holds[0]);
-        told.push_back(fmt::format("{} held {} when it asked for {} at {} ({}{})",
-                                   thread_words(model(), one.image, one.pid, one.tid),
-                                   lock_words(model(), one.held.lock), lock_words(model(), one.wanted.lock),
-                                   format_utc(one.t_ns).substr(11, 12), participant.trace_id,
-                                   one.times > 1 ? fmt::format(", {} times", one.times) : ""));
+        told.push_back(fmt::format(
+            "{} held {}{} when it asked for {}{} at {} ({}{})", thread_words(model(), one.image, one.pid, one.tid),
+            lock_words(model(), one.held.lock), in_brackets(participant.held.front()),
+            lock_words(model(), one.wanted.lock), in_brackets(participant.wanted), format_utc(one.t_ns).substr(11, 12),
+            participant.trace_id, one.times > 1 ? fmt::format(", {} times", one.times) : ""));
         order.push_back(lock_words(model(), one.held.lock));
         last_ns = std::max(last_ns, one.t_ns);
         finding.participants.push_back(std::move(participant));
@@ -164,7 +188,13 @@ Finding LockOrderInversion::describe(const std::vector<const Dependency *> &circ
     text = "Locks were taken in orders that can meet in a deadlock, although this run was lucky: ";
     for (std::size_t i = 0; i < std::min(told.size(), kTold); ++i) text += (i == 0 ? "" : "; ") + told[i];
     if (told.size() > kTold) text += fmt::format("; and so on through {} more", told.size() - kTold);
-    text += ". Nothing keeps these from happening at once, and then each waits for the next for ever.";
+    text += ". Nothing that is recorded keeps these from happening at once, and then each waits for the next for ever.";
+    std::set<std::int32_t> pids;
+    for (const Dependency *one : circle) pids.insert(one->pid);
+    if (pids.size() < circle.size())
+        text +=
+            " What keeps threads of one process apart (that one is started after the other was joined, a mutex) is not "
+            "recorded: look whether something does.";
     if (order.size() > 1)
         text += fmt::format(" Take these locks in one order everywhere: {}.", list_words(order, kTold));
     else
@@ -193,18 +223,12 @@ void LockOrderInversion::finish(Report &report, const SourceNotes & /*notes*/) {
     all.reserve(dependencies_.size());
     for (const Dependency &one : dependencies_) all.push_back(&one);
     const Circles circles = find_circles(all, order_);
-    // What did happen has been told.
-    std::set<std::set<std::string>> happened;
-    for (const Finding &finding : report.findings)
-        if (finding.kind == "deadlock" || finding.kind == "kernel_refused")
-            happened.emplace(finding.locks.begin(), finding.locks.end());
     for (const std::vector<std::size_t> &places : circles.found) {
         std::vector<const Dependency *> circle;
         circle.reserve(places.size());
         for (const std::size_t place : places) circle.push_back(all[place]);
         Finding finding = describe(circle, report.from_utc_ns);
-        if (happened.count({finding.locks.begin(), finding.locks.end()}) == 0)
-            report.findings.push_back(std::move(finding));
+        if (!happened(finding, report)) report.findings.push_back(std::move(finding));
     }
     if (!circles.complete || not_looked_at_ > 0)
         report.notes.emplace_back("so many locks are nested that not every order of theirs could be looked at");

@@ -124,10 +124,13 @@ std::string participant_text(const Participant &participant,
     std::string out = fmt::format("{} {}", participant.process, participant.pid);
     if (participant.tid != 0 && participant.tid != participant.pid)
         fmt::format_to(std::back_inserter(out), ", thread {}", participant.tid);
-    for (const std::string &lock : participant.holds)
-        out += (&lock == &participant.holds.front() ? " holds " : ", ") + named(lock);
+    for (std::size_t i = 0; i < participant.holds.size(); ++i) {
+        out += (i == 0 ? " holds " : ", ") + named(participant.holds[i]);
+        if (i < participant.held.size()) out += in_brackets(participant.held[i]);
+    }
     if (!participant.waits_for.empty())
-        out += (participant.holds.empty() ? " waits for " : " and waits for ") + named(participant.waits_for);
+        out += (participant.holds.empty() ? " waits for " : " and waits for ") + named(participant.waits_for) +
+               in_brackets(participant.wanted);
     if (participant.asked_at.known()) out += ", asked in " + call_site_words(participant.asked_at);
     if (participant.times > 1) out += fmt::format(", {} times", participant.times);
     if (!participant.command_line.empty()) out += ", started as: " + participant.command_line;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <concepts>
 #include <iterator>
 #include <string_view>
@@ -171,6 +172,10 @@ void append_call_site(std::string &out, const CallSite &site) {
     object.close();
 }
 
+void append_range(std::string &out, const ByteRange &range) {
+    JsonObject(out).number("start", range.start).number("len", range.len).close();
+}
+
 void append_participant(std::string &out, const Participant &participant) {
     JsonObject object(out);
     object.number("pid", participant.pid)
@@ -190,6 +195,12 @@ void append_participant(std::string &out, const Participant &participant) {
         .text("waits_for", participant.waits_for)
         .list("waits_on", participant.waits_on,
               [](std::string &to, std::int32_t pid) { fmt::format_to(std::back_inserter(to), "{}", pid); });
+    // Of whole files, as most locks are, there is nothing to say.
+    if (!participant.wanted.whole())
+        object.member("waits_for_range", [&](std::string &to) { append_range(to, participant.wanted); });
+    if (std::any_of(participant.held.begin(), participant.held.end(),
+                    [](const ByteRange &range) { return !range.whole(); }))
+        object.list("holds_ranges", participant.held, append_range);
     if (participant.asked_ns >= 0) object.number("asked_ns", participant.asked_ns).number("times", participant.times);
     if (participant.asked_at.known())
         object.member("call_site", [&](std::string &to) { append_call_site(to, participant.asked_at); });

@@ -75,10 +75,7 @@ std::string lock_details(const Entry &entry, wire::Family family) {
     };
     if (family != wire::Family::flock) add(family_name(family));
     if (entry.mode == wire::Mode::shared) add("shared");
-    if (entry.start != 0 || entry.len != 0) {
-        add(entry.len == 0 ? fmt::format("bytes {} to the end", entry.start)
-                           : fmt::format("bytes {}-{}", entry.start, entry.start + entry.len - 1));
-    }
+    if (const ByteRange range{entry.start, entry.len}; !range.whole()) add(byte_words(range));
     return out;
 }
 
@@ -204,11 +201,12 @@ void append_waiting(std::string &out, const Report &report, const TextStyle &sty
     });
 }
 
-std::string joined_locks(const std::vector<std::string> &ids, const LockNames &names) {
+std::string joined_locks(const Participant &participant, const LockNames &names) {
     std::string out;
-    for (const std::string &id : ids) {
+    for (std::size_t i = 0; i < participant.holds.size(); ++i) {
         if (!out.empty()) out += ", ";
-        out += names(id);
+        out += names(participant.holds[i]);
+        if (i < participant.held.size()) out += in_brackets(participant.held[i]);
     }
     return out;
 }
@@ -216,10 +214,10 @@ std::string joined_locks(const std::vector<std::string> &ids, const LockNames &n
 void append_participant(std::string &out, const Participant &participant, const LockNames &names,
                         const TextStyle &style) {
     std::string line = process_text(participant.process, participant.pid, participant.tid);
-    if (!participant.holds.empty()) line += " holds " + joined_locks(participant.holds, names);
+    if (!participant.holds.empty()) line += " holds " + joined_locks(participant, names);
     if (!participant.waits_for.empty()) {
         line += participant.holds.empty() ? " waits for " : " and waits for ";
-        line += names(participant.waits_for);
+        line += names(participant.waits_for) + in_brackets(participant.wanted);
     }
     for (const std::int32_t &pid : participant.waits_on) {
         line += &pid == &participant.waits_on.front() ? ", held by " : ", ";

@@ -276,6 +276,57 @@ TEST(LockOrder, DeadlockThatHappenedIsNotToldAgain) {
     EXPECT_EQ(outcome.count("lock_order_inversion"), 0u);
 }
 
+TEST(LockOrder, ADeadlockOnOtherBytesOfTheFileHidesNone) {
+    for (const bool alone : {true, false}) {
+        Stage stage;
+        const auto byte = [&](const Actor &who, std::uint64_t start) {
+            Target made = target(who, 1, Mode::exclusive, Family::ofd);
+            made.start = start;
+            made.len = 1;
+            return made;
+        };
+        stage.scene.lock(stage.one, byte(stage.one, 0));
+        stage.scene.lock(stage.two, byte(stage.two, 1));
+        stage.scene.request(stage.one, byte(stage.one, 1));
+        stage.scene.request(stage.two, byte(stage.two, 0));
+        const Actor three = stage.scene.process(103, "z"), four = stage.scene.process(104, "z");
+        for (const auto &[who, first, second] : {std::tuple{three, 10u, 11u}, std::tuple{four, 11u, 10u}}) {
+            if (alone) break;  // that deadlock alone
+            stage.scene.lock(who, byte(who, first));
+            stage.scene.lock(who, byte(who, second));
+            stage.scene.unlock(who, byte(who, first));
+            stage.scene.unlock(who, byte(who, second));
+        }
+        const Outcome outcome = stage.scene.play();
+        ASSERT_EQ(outcome.count("deadlock"), 1u);
+        EXPECT_EQ(outcome.find("deadlock")->participants[0].wanted.start, 1u);
+        EXPECT_EQ(outcome.find("deadlock")->participants[0].wanted.len, 1u);
+        ASSERT_EQ(outcome.count("lock_order_inversion"), alone ? 0u : 1u);
+        if (alone) continue;
+        const Finding &found = *outcome.find("lock_order_inversion");
+        EXPECT_NE(found.summary.find("103 held /tmp/1 (byte 10) when it asked for /tmp/1 (byte 11)"), std::string::npos)
+            << found.summary;
+        ASSERT_EQ(found.participants[0].held.size(), 1u);
+        EXPECT_EQ(found.participants[0].held[0].start, 10u);
+        EXPECT_EQ(found.participants[0].wanted.start, 11u);
+    }
+}
+
+// What starts and joins threads is not recorded.
+TEST(LockOrder, OfThreadsOfOneProcessItSaysThatTheirOrderIsNotKnown) {
+    for (const bool threads : {true, false}) {
+        Stage stage;
+        const Actor other = threads ? stage.scene.thread(stage.one, 999) : stage.two;
+        stage.nest(stage.one, {1, 2});
+        stage.nest(other, {2, 1});
+        const Outcome outcome = stage.scene.play();
+        ASSERT_EQ(outcome.count("lock_order_inversion"), 1u);
+        const std::string &summary = outcome.find("lock_order_inversion")->summary;
+        EXPECT_NE(summary.find("Nothing that is recorded keeps these"), std::string::npos) << summary;
+        EXPECT_EQ(summary.find("was joined") != std::string::npos, threads) << summary;
+    }
+}
+
 TEST(UpgradeDeadlock, TwoSharedHoldersThatUpgradeAreFoundThoughTheyDidNotMeet) {
     struct Case {
         const char *what;

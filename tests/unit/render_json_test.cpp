@@ -79,6 +79,8 @@ Report full_report() {
     one.holds = {row.id};
     one.waits_for = "other";
     one.waits_on = {3, 4};
+    one.wanted = {7, 1};
+    one.held = {{0, 10}};
     one.asked_ns = 12;
     one.times = 2;
     one.asked_at = {"transfer", "bank.cpp", 40, "/bin/bank", 0x12f4, {}};
@@ -115,6 +117,8 @@ TEST(RenderJson, ReportHasTheSchemasFields) {
     EXPECT_EQ(finding["participants"][0]["holds"], json::array({"posix:fe:01:1234"}));
     EXPECT_EQ(finding["participants"][0]["waits_on"], json::array({3, 4}));
     EXPECT_EQ(finding["participants"][0]["waits_for"], "other");
+    EXPECT_EQ(finding["participants"][0]["waits_for_range"], json::parse(R"({"start":7,"len":1})"));
+    EXPECT_EQ(finding["participants"][0]["holds_ranges"], json::parse(R"([{"start":0,"len":10}])"));
     EXPECT_EQ(finding["participants"][0]["asked_ns"], 12);
     EXPECT_EQ(finding["participants"][0]["times"], 2);
     EXPECT_EQ(finding["participants"][0]["call_site"],
