@@ -114,6 +114,7 @@ void Ownership::process_forked(const Event &event, Index process) {
         if (model_.table.process(child).parent_pid == event.pid) return;
         if (model_.table.process(child).image == 0 && model_.table.process(child).parent_pid == 0) {
             model_.table.process(child).parent_pid = event.pid;
+            model_.table.process(child).forked = true;
             return model_.table.copy_descriptors(process, child);
         }
         end_process(child, {event.t_ns, Reason::killed, EndCertainty::approximate, -1});
@@ -124,6 +125,7 @@ void Ownership::process_forked(const Event &event, Index process) {
     if (model_.table.process(process).descriptors.empty()) return;
     child = model_.table.add_process(pid);
     model_.table.process(child).parent_pid = event.pid;
+    model_.table.process(child).forked = true;
     model_.table.process(child).name_image = model_.table.process(process).name_image;
     model_.table.copy_descriptors(process, child);
 }
@@ -252,9 +254,11 @@ void Ownership::finish(const Alive &alive) {
             const Thread &one = model_.table.thread(thread);
             matters = matters || one.request != kNone || !one.owned.empty();
         }
+        // Of a sharer that was only heard of, nobody knows whether its exit would have been recorded.
+        const bool exit_is_told = !process.out_of_sight && (process.image != 0 || process.forked);
         if (matters && alive && !alive(process.pid, process.start_time))
-            end_process(index, {model_.now_ns, process.out_of_sight ? Reason::exit : Reason::killed,
-                                EndCertainty::approximate, -1});
+            end_process(index,
+                        {model_.now_ns, exit_is_told ? Reason::killed : Reason::exit, EndCertainty::approximate, -1});
         else if (!process.undecided.empty())
             holds_.decide_all(process, nullptr);
         for (const Index thread : process.threads) waits_.expire_polls(thread);

@@ -60,7 +60,8 @@ struct Process {
     bool main_seen = false;          // its first thread was counted
     bool nameless_children = false;  // it forked a child whose pid is not known
     bool execs = false;              // said that it becomes another program, which has not said that it began
-    bool out_of_sight = false;       // became a program that is not traced: how it ends is not recorded
+    bool out_of_sight = false;       // is not traced, or not any more: how it ends is not recorded
+    bool forked = false;             // by a process that is traced, so it is too
     std::vector<Index> threads;
     std::vector<Descriptor> descriptors;  // by fd
     std::vector<Index> owned;             // Ranges of process-owned families

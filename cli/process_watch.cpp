@@ -117,7 +117,10 @@ void ProcessWatch::look_at_those_without_pidfd(bool last) {
 }
 
 void ProcessWatch::add_other(pid_t pid) {
-    if (watched_.find(pid) == watched_.end()) watch(pid, 0);
+    if (watched_.find(pid) != watched_.end()) return;
+    watch(pid, 0);
+    // That no exit of it is recorded does not mean that it was killed.
+    if (descends_from(::getpid(), pid)) spool_.write_not_traced(pid, wire::NotTracedCause::above_the_run, {});
 }
 
 bool ProcessWatch::has_foreign_pids() const {

@@ -41,7 +41,8 @@ class ProcessWatch {
 
     // Watches a child of this process, whose end the caller will tell of; takes the pidfd over, -1 where there is none.
     void add_child(pid_t pid, int pidfd);
-    // Watches any other process, if it runs and is not watched yet.
+    // Watches any other process, if it runs and is not watched yet; of one that this run was started by, itself too, it
+    // is recorded that it is not traced.
     void add_other(pid_t pid);
     // Sends a signal to every watched process.
     void signal_all(int number) const;

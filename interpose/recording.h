@@ -82,7 +82,7 @@ inline void note_acquired(Thread &me, const LockCall &call, Identity identity) n
     }
     const Descriptor *descriptor = find_descriptor(call.fd);
     if (descriptor != nullptr && descriptor->provenance.load(std::memory_order_relaxed) == Descriptor::named) {
-        look_for_sharers(me, call.fd, identity, call.family);
+        look_for_sharers(me, call.fd, call.family);
     }
 }
 

@@ -245,31 +245,40 @@ void for_each_descendant(Visit visit) noexcept {
     }
 }
 
+// The machine's init shares nothing with anybody; in a namespace of its own, 1 may be a script that locks.
+std::int32_t first_sharer() noexcept {
+    constexpr std::uint32_t kInitialPidNamespace = 0xeffffffc;  // linux/proc_ns.h PROC_PID_INIT_INO
+    return pid_namespace() == kInitialPidNamespace ? 2 : 1;
+}
+
+// Records that `pid` shares the description of `fd`, if it does.
+bool look_at_relative(Thread &me, std::int32_t pid, int fd, const Descriptor &descriptor,
+                      wire::Family family) noexcept {
+    if (pid < first_sharer() || pid == process.identity.pid) return false;
+    const std::uint64_t now = process.spool.ticks();  // before the look: it may close the descriptor after it
+    const Relative relative = find_share(pid, fd, descriptor, family);
+    if (relative.fd < 0) return false;
+    const Identity identity = identity_of(descriptor);
+    announce_sharing(pid);
+    introduce_sharer(me, {pid, relative.fd}, now, family, fd, identity);
+    if (open_table(true)) {
+        const wire::ShareTable::Turn turn(table);
+        put_row(key_of(pid, relative.fd, descriptor.device, descriptor.inode), identity, false);
+    }
+    return true;
+}
+
 }  // namespace
 
-void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept {
+void look_for_sharers(Thread &me, int fd, wire::Family family) noexcept {
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr) return;
     descriptor->provenance.store(Descriptor::inherited, std::memory_order_relaxed);
-    // The machine's init shares nothing with anybody; in a namespace of its own, 1 may be a script that locks.
-    constexpr std::uint32_t kInitialPidNamespace = 0xeffffffc;  // linux/proc_ns.h PROC_PID_INIT_INO
-    const std::int32_t first = pid_namespace() == kInitialPidNamespace ? 2 : 1;
-    const auto look_at = [&](std::int32_t pid) {
-        if (pid < first || pid == process.identity.pid) return false;
-        const std::uint64_t now = process.spool.ticks();  // before the look: it may close the descriptor after it
-        const Relative relative = find_share(pid, fd, *descriptor, family);
-        if (relative.fd < 0) return false;
-        announce_sharing(pid);
-        introduce_sharer(me, {pid, relative.fd}, now, family, fd, identity);
-        if (open_table(true)) {
-            const wire::ShareTable::Turn turn(table);
-            put_row(key_of(pid, relative.fd, descriptor->device, descriptor->inode), identity, false);
-        }
-        return true;
-    };
+    const auto look_at = [&](std::int32_t pid) { return look_at_relative(me, pid, fd, *descriptor, family); };
     const bool supervised = process.spool.header().supervisor.load(std::memory_order_relaxed) != 0;
     constexpr int kMostAncestors = 12;
     const int patience = supervised ? 2 : kMostAncestors;  // a supervisor finds whoever is left out here
+    const std::int32_t first = first_sharer();
     auto pid = static_cast<std::int32_t>(wire::raw_syscall(SYS_getppid));
     for (int level = 0, misses = 0; pid >= first && level < kMostAncestors && misses < patience;
          ++level, pid = read_stat(pid).parent) {
@@ -333,6 +342,12 @@ bool adopt(int fd) noexcept {
                     .description = identity.description,
                     .a = static_cast<std::uint64_t>(fd)});
     track_copies(me, fd);
+    // Whoever took the lock has looked among its own children, not among those of this process: it may be about to
+    // close the descriptor, and a background job goes on.
+    const Descriptor *descriptor = find_descriptor(fd);
+    if (descriptor != nullptr && process.forks.load(std::memory_order_relaxed) != 0 && !in_vfork_child(me)) {
+        for_each_descendant([&](std::int32_t pid) { look_at_relative(me, pid, fd, *descriptor, wire::Family::flock); });
+    }
     return true;
 }
 

@@ -37,9 +37,10 @@ void track_copies(Thread &me, int fd) noexcept;
 Identity name_description(Thread &me, int fd) noexcept;
 
 // After such a call succeeded: finds and records the relatives that share it.
-void look_for_sharers(Thread &me, int fd, Identity identity, wire::Family family) noexcept;
+void look_for_sharers(Thread &me, int fd, wire::Family family) noexcept;
 
-// Tracks `fd` and its copies if the share table has their description, and records that this process shares it.
+// Tracks `fd` and its copies if the share table has their description, and records that this process shares it, with
+// those of its descendants that do.
 bool adopt(int fd) noexcept;
 // The same for all descriptors; true when the process then has tracked descriptors.
 bool adopt_all() noexcept;

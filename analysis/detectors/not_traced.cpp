@@ -30,6 +30,7 @@ const char *cause_words(std::int64_t cause) noexcept {
         case wire::NotTracedCause::sandboxed:
             return "from some moment on a seccomp filter forbade it the system calls that recording needs";
         case wire::NotTracedCause::not_attached:
+        case wire::NotTracedCause::above_the_run:  // nobody expects it to be
             break;
     }
     return "the recording library is not in it: LD_PRELOAD was taken from its environment by somebody who is not "
@@ -42,6 +43,7 @@ class NotTraced : public Detector {
 
     void event(const Event &event) override {
         if (event.kind != EventKind::not_traced) return;
+        if (event.other == static_cast<std::int64_t>(wire::NotTracedCause::above_the_run)) return;
         const std::string &path = model().source.file(event.file).path;
         if (programs_.size() == kMostPrograms && programs_.find({event.other, path}) == programs_.end()) {
             ++not_listed_;

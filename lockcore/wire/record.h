@@ -121,7 +121,8 @@ enum class NotTracedCause : std::uint8_t {
     not_attached,  // it could have been, but its environment or the way it was started kept us out
     sandboxed,     // it forbade itself system calls, see seccomp(2)
     go_without_libc,
-    other_user,  // may not write to the session, nor may what it starts
+    other_user,     // may not write to the session, nor may what it starts
+    above_the_run,  // the supervisor itself, or who started it: only that its exit is not recorded
 };
 
 struct alignas(64) Record {

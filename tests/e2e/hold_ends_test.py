@@ -1,6 +1,8 @@
 """A flock ends when the kernel ends it: by an unlock of any sharer, or when the last one lets go, however it does."""
 
 import errno
+import signal
+import subprocess
 import time
 import unittest
 
@@ -289,6 +291,36 @@ class Killed(TracedTest):
         self.assertEqual(report.events("lock_acquired", pid=victim.pid), [])
         stage.close()
         self.assertEqual(self.report().findings("killed_while_holding"), [])
+
+
+class WhoStartedTheRun(TracedTest):
+    """planloop and the shell above it share what is open there. Neither is traced, so no exit of theirs is recorded."""
+
+    def test_is_not_said_to_have_been_killed_when_it_ended(self):
+        lock = self.file()
+        script = 'trap "exit 0" USR1; exec 9>"$0" 8<&0; "$@" <&8 8<&- & exec 8<&-; wait $!'
+        work = self.traced_command(["sh", "-c", "flock 9; exec 9>&-; echo; read _"])
+        for before_the_run_ends in (True, False):
+            with self.subTest(before_the_run_ends=before_the_run_ends):
+                shell = subprocess.Popen(
+                    ["bash", "-c", script, str(lock), *work],
+                    env=self.environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
+                shell.stdout.readline()
+                self.assertIn(shell.pid, self.report().holders(lock))
+                if before_the_run_ends:
+                    shell.send_signal(signal.SIGUSR1)
+                    wait_for_end(shell.pid)
+                shell.stdin.close()
+                shell.stdout.read()  # planloop has it too
+                shell.wait()
+                shell.stdout.close()
+                report = self.report()
+                self.assertEqual(report.findings(), [])
+                self.assertEqual({entry["reason"] for entry in report.events("lock_released")}, {"exit"})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import stat
 import subprocess
 import unittest
 
-from harness import PROGRAMS, PYTHON, SHIM, TracedTest
+from harness import PROGRAMS, PYTHON, SHIM, TracedTest, kernel_holders
 
 
 class Preloaded(TracedTest):
@@ -101,6 +101,36 @@ class WithoutWrapper(Preloaded):
         report = self.report()
         (failed,) = report.events("lock_failed")
         self.assertEqual([blocker["pid"] for blocker in failed["blocked_by"]], [holder.pid])
+
+    def test_a_background_job_goes_on_holding_what_its_shell_took_and_closed(self):
+        """flock(1), which took the lock, looked among its own children and ancestors only, and nobody supervises."""
+        lock = self.file()
+        shell = subprocess.Popen(
+            ["bash", "-c", 'exec 9>"$0" 3<&0; cat <&3 & flock 9; exec 9>&-; echo $!; wait', lock],
+            env=self.preload(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        job = int(shell.stdout.readline())
+        self.assertEqual(kernel_holders({job, shell.pid}, lock), {job})
+        report = self.report()
+        self.assertEqual(report.holders(lock), {job})
+        self.assertEqual(report.events("lock_released"), [])
+        shell.communicate(b"", timeout=60)
+        (released,) = self.report().events("lock_released")
+        self.assertEqual((released["pid"], released["reason"]), (job, "exit"))
+
+    def test_who_was_only_heard_of_is_not_said_to_have_been_killed(self):
+        """The shell is not traced, so that no exit of it was recorded says nothing."""
+        lock = self.file()
+        script = 'exec 9>"$0"; PRELOAD flock 9; exit 0'.replace("PRELOAD", f"LD_PRELOAD={SHIM}")
+        environment = {**self.preload(), "LD_PRELOAD": ""}
+        run = self.run_program(["bash", "-c", script, lock], env=environment)
+        self.assertEqual(run.returncode, 0, run.stderr)
+        report = self.report()
+        self.assertEqual(report.findings(), [])
+        (released,) = report.events("lock_released")
+        self.assertEqual((released["reason"], released["certainty"]), ("exit", "approximate"))
 
     def test_a_death_that_nobody_watched_is_marked_approximate(self):
         lock = self.file()

@@ -127,6 +127,25 @@ TEST(OwnershipAtTheEnd, SilentEndIsAKillOnlyWhereExitWouldHaveBeenRecorded) {
     }
 }
 
+TEST(OwnershipAtTheEnd, WhoWasOnlyHeardOfAndIsGoneMayHaveEndedByExit) {
+    for (const bool forked : {true, false}) {
+        Scene scene = scene_with_files();
+        const Actor taker = scene.process(101, "flock");
+        scene.lock(taker, {.description = 1});
+        if (forked)
+            scene.fork_silently(taker, 102);
+        else
+            scene.sharer(taker, {.description = 1}, 102, 3);
+        scene.exit(taker);
+        AnalysisOptions options;
+        options.alive = [](std::int32_t, std::uint64_t) { return false; };
+        const Outcome outcome = scene.play(options);
+        EXPECT_EQ(last_reason(outcome), forked ? "killed" : "exit");
+        EXPECT_EQ(outcome.of(EventKind::lock_released)[0]->certainty, EndCertainty::approximate);
+        EXPECT_EQ(outcome.count("killed_while_holding"), forked ? 1u : 0u);
+    }
+}
+
 TEST(OwnershipAtTheEnd, WhatARunningProcessHoldsLastsUntilNow) {
     const auto hold_total_ns = [](std::int64_t after_last_ns, bool runs) {
         Scene scene = scene_with_files();
