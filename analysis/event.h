@@ -89,6 +89,8 @@ struct SourceNotes {
     std::uint64_t late = 0;             // following only: events that were seen after later ones had been told
     std::uint64_t torn = 0;             // slots that were claimed but never committed
     bool overwritten = false;           // a flight recorder's past: newer events took its place, as was asked for
+    std::size_t unread = 0;             // so many of the messages, the first ones, tell of files that were not read
+    bool own_unread = false;            // nor was the spool that the reader asked for in any case
     std::vector<std::string> messages;  // one line each: a spool that is empty, foreign, truncated, newer …
 
     // Holds and waits may be missing: what follows from their absence is only possible.

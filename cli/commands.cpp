@@ -19,7 +19,8 @@ constexpr Option kFailOn{"--fail-on", "KINDS",
                          "exit with status 1 when there is such a finding; kinds, comma-separated", ""};
 constexpr Option kLongWait{"--long-wait", "SECONDS", "a wait from this on is a finding long_wait; default 10", ""};
 constexpr Option kLongHold{"--long-hold", "SECONDS", "a hold from this on is a finding long_hold; default 10", ""};
-constexpr Option kMaxSize{"--max-size", "SIZE", "stop recording at this size, as 500M; default 1G", ""};
+constexpr Option kMaxSize{"--max-size", "SIZE",
+                          "stop recording at this size (planloop.jsonl aside), as 500M; default 1G", ""};
 constexpr Option kRing{"--ring", "SIZE", "flight recorder: keep the newest SIZE, as 64M; at least 256K", ""};
 constexpr Option kLimit{"--limit", "N", "at most N entries of the timeline, the earliest; says how many are left out",
                         ""};
@@ -92,15 +93,16 @@ constexpr std::array kExportOptions{kSessionToShow, kFormat, kOutput, kForce, kL
 constexpr std::array kReportOptions{kSessionToShow, kOutput, kForce};
 
 constexpr std::array kCommands{
-    Command{"dev run", "run a program and record every file lock that it and its children take", kRunOptions, true,
-            "The program is not changed and needs no rights: a library is preloaded into it. planloop ends with the\n"
-            "program's own exit status, or by the signal that ended it; with --fail-on by 1 when the program itself\n"
-            "succeeded and there is such a finding, however long that takes to find out. Without it nothing holds up\n"
-            "the program's end for more than a second. A deadlock is told on stderr while it hangs; --on-deadlock\n"
-            "terminate then sends SIGTERM, and SIGKILL two seconds later, to all recorded processes, and planloop\n"
-            "ends as the program then does, but never by 0.\n",
-            "planloop dev run --session build -- make -j8",
-            "record what make and its children lock, as session `build'", run_dev_run},
+    Command{
+        "dev run", "run a program and record every file lock that it and its children take", kRunOptions, true,
+        "The program is not changed and needs no rights: a library is preloaded into it. planloop ends with the\n"
+        "program's own exit status, or by the signal that ended it; with --fail-on by 1 when the program itself\n"
+        "succeeded and there is such a finding, however long that takes to find out, and by 2 when the recording\n"
+        "cannot be read. Without it nothing holds up the program's end for more than a second. A deadlock is\n"
+        "told on stderr while it hangs; --on-deadlock terminate then sends SIGTERM, and SIGKILL two seconds later,\n"
+        "to all recorded processes, and planloop ends as the program then does, but never by 0.\n",
+        "planloop dev run --session build -- make -j8", "record what make and its children lock, as session `build'",
+        run_dev_run},
     Command{"dev locks", "show who waited for whom, how long, and any deadlock", kLocksOptions, false,
             "What narrows the answer changes no verdict: all that was recorded is taken into account. Several such\n"
             "options must all be met. Statistics of a lock are of all its calls. --fail-on looks at what is shown.\n",

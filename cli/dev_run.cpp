@@ -167,15 +167,18 @@ Result<int> run_dev_run(const Arguments &arguments) {
         int status = 0;
         while (::waitpid(child->pid, &status, 0) < 0 && errno == EINTR) {
         }
+        if (status == 0 && !fatal->empty()) end_like(kExitBadInput << 8);  // nobody looked for findings
         end_like(status);
     }
+    const std::string spool_path = made->spool->path();
     made->spool.reset();
     std::optional<std::chrono::steady_clock::time_point> until;
     if (fatal->empty()) until = result->ended_at + kLongestHoldUp;
-    const std::optional<analysis::Report> report = tell_verdict(made->session, result->outcome, until);
+    const std::optional<analysis::Report> report = tell_verdict(made->session, spool_path, result->outcome, until);
     if (result->terminated) say("the program was ended because of the deadlock (--on-deadlock=terminate)");
     const bool succeeded = WIFEXITED(result->wait_status) && WEXITSTATUS(result->wait_status) == 0;
     if (succeeded && (result->terminated || (report && has_finding(*report, *fatal)))) end_like(kExitFinding << 8);
+    if (succeeded && !report && !fatal->empty()) end_like(kExitBadInput << 8);
     end_like(result->wait_status);
 }
 

@@ -1,5 +1,7 @@
 #include "cli/live_export.h"
 
+#include <fmt/format.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +25,7 @@
 #include "cli/output.h"
 #include "lockcore/jsonl.h"
 #include "lockcore/spool_reader.h"
+#include "lockcore/wire/spool_writer.h"
 
 namespace planloop::cli {
 namespace {
@@ -86,6 +89,7 @@ class LineExport {
     LineExport(const Session &session, std::string spool_name, std::uint64_t part, ExportedEvents exported,
                LineAppender log)
         : session_id_(session.id),
+          log_path_(session.log_file()),
           spool_name_(std::move(spool_name)),
           part_(part),
           exported_(std::move(exported)),
@@ -126,7 +130,8 @@ class LineExport {
 
     void flush() {
         if (lines_.empty() || !error_.empty()) return;
-        Result<void> done = log_.append(lines_);
+        Result<void> done = leaves_room(lines_.size());
+        if (done) done = log_.append(lines_);
         lines_.clear();
         if (done) done = exported_.store();
         if (!done) error_ = done.error().message;
@@ -135,6 +140,14 @@ class LineExport {
     const std::string &error() const { return error_; }
 
   private:
+    // As for a spool: the traced programs may need what is left.
+    Result<void> leaves_room(std::size_t bytes) const {
+        struct statvfs disk {};
+        if (::statvfs(log_path_.c_str(), &disk) != 0 || disk.f_blocks == 0) return {};
+        if (std::uint64_t{disk.f_bavail} * disk.f_frsize >= bytes + wire::SpoolWriter::kLeaveFreeBytes) return {};
+        return Error{fmt::format("the disk of {} has less than {} MiB left", printable(log_path_),
+                                 wire::SpoolWriter::kLeaveFreeBytes >> 20)};
+    }
     // lock_entry_id is Event::entry in hex: the part of the session that it comes from, and the slot of its record
     // there.
     static std::uint64_t number_of(const analysis::TimelineEntry &entry) {
@@ -144,7 +157,7 @@ class LineExport {
         return number;
     }
 
-    std::string session_id_, spool_name_, lines_, error_;
+    std::string session_id_, log_path_, spool_name_, lines_, error_;
     std::uint64_t part_;
     ExportedEvents exported_;
     LineAppender log_;
@@ -193,18 +206,14 @@ class FollowedSource : public analysis::PassingSource {
     int quiet_ = 0;  // looks since the last event
 };
 
-// The event source numbers the spools that it can read by age.
+// The event source counts the spools that it can read.
 std::uint64_t part_of(const Session &session, const std::string &spool_path) {
-    std::vector<std::pair<std::int64_t, std::string>> readable;
+    std::size_t others = 0;
     if (const auto paths = list_spools(session)) {
-        for (const std::string &path : *paths) {
-            if (const auto reader = SpoolReader::open(path)) readable.emplace_back((*reader)->created_utc_ns(), path);
-        }
+        for (const std::string &path : *paths)
+            others += base_name(path) != base_name(spool_path) && SpoolReader::open(path) ? 1U : 0U;
     }
-    std::sort(readable.begin(), readable.end());
-    const auto own = std::find_if(readable.begin(), readable.end(),
-                                  [&](const auto &spool) { return base_name(spool.second) == base_name(spool_path); });
-    return static_cast<std::uint64_t>(own - readable.begin());
+    return analysis::spool_number(others);
 }
 
 Result<LineExport> open_export(const Session &session, const std::string &spool_path) {
@@ -249,6 +258,7 @@ void LiveExport::Shared::follow() {
     }
     analysis::SourceOptions source_options;
     source_options.follow = true;
+    source_options.own_spool = wanted.spool_path;
     source_options.over = [this] { return control.seen_all(); };
     Result<std::unique_ptr<analysis::EventSource>> source = analysis::open_session(session, source_options);
     if (!source) {
@@ -270,8 +280,12 @@ void LiveExport::Shared::follow() {
         };
     }
     analysis::Report report = analysis::analyse(followed, options, sink);
-    // What came out of order was not seen as a later reader sees it: then somebody has to look once more.
-    if (!followed.cut_short() && followed.notes().late == 0) result.report = std::move(report);
+    // What came out of order was not seen as a later reader sees it, nor what a ring lost before it could be read here,
+    // nor a spool for which no descriptor was left: then somebody has to look once more.
+    const analysis::SourceNotes notes = followed.notes();
+    if (!followed.cut_short() && notes.late == 0 && !notes.overwritten && !notes.own_unread)
+        result.report = std::move(report);
+    result.unread = LiveExport::unread_in(notes);
     if (lines) {
         lines->flush();
         result.error = lines->error();
@@ -316,10 +330,16 @@ LiveExport LiveExport::start(const Session &session, const Wanted &wanted) {
         try {
             shared->follow();
         } catch (const std::exception &failure) {  // no memory, most likely: the program goes on
-            shared->conclude({std::nullopt, failure.what()});
+            shared->conclude({std::nullopt, failure.what(), {}});
         }
     }).detach();
     return LiveExport(std::move(shared));
+}
+
+std::string LiveExport::unread_in(const analysis::SourceNotes &notes) {
+    if (notes.unread == 0) return {};
+    const std::string &first = notes.messages.front();
+    return notes.unread == 1 ? first : fmt::format("{} (and {} more)", first, notes.unread - 1);
 }
 
 void LiveExport::finish_soon(std::chrono::milliseconds patience) {

@@ -19,8 +19,9 @@ namespace planloop::cli {
 class LiveExport {
   public:
     struct Outcome {
-        std::optional<analysis::Report> report;  // empty: the analysis is still behind
+        std::optional<analysis::Report> report;  // empty: the analysis is still behind, or did not get everything
         std::string error;                       // why lines are missing in planloop.jsonl; empty: none are
+        std::string unread;                      // which files of the session are not in the report; empty: all are
     };
 
     struct Wanted {
@@ -35,6 +36,8 @@ class LiveExport {
     LiveExport &operator=(LiveExport &&) noexcept;
     ~LiveExport();
 
+    // One line for Outcome::unread.
+    static std::string unread_in(const analysis::SourceNotes &notes);
     // The programs are done: takes in what is there and ends, after `patience` at the latest.
     void finish_soon(std::chrono::milliseconds patience);
     // After finish_soon(): waits for the end, at most as long as was given.

@@ -417,8 +417,9 @@ std::vector<std::string> SpoolReader::messages() const {
     if (damage_.lost_header)
         lines.push_back(fmt::format("{}: its header is lost; read from what its chunks repeat", name));
     if (overwritten_) {
-        lines.push_back(fmt::format("{}: older events were overwritten: it keeps the newest {} MiB", name,
-                                    std::max<std::uint64_t>(ring_bytes_ >> 20, 1)));
+        const bool whole = (ring_bytes_ & 0xfffff) == 0;
+        lines.push_back(fmt::format("{}: older events were overwritten: it keeps the newest {} {}", name,
+                                    ring_bytes_ >> (whole ? 20 : 10), whole ? "MiB" : "KiB"));
     }
     if (packed_ != nullptr) tell(packed_->damaged_blocks(), "damaged blocks of 64 KiB were skipped");
     tell(damage_.missing_bytes, "bytes are missing at the end: the file is truncated");

@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <set>
+#include <string_view>
 
 #include "analysis/source/event_log.h"
 #include "analysis/source/event_spool.h"
@@ -17,6 +18,10 @@
 
 namespace planloop::analysis {
 namespace {
+
+std::string_view name_in(std::string_view path) {
+    return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
+}
 
 class SessionSource final : public EventSource {
   public:
@@ -69,6 +74,7 @@ class SessionSource final : public EventSource {
     bool may_have_new_spools();
     void find_spools();
     void find_log();
+    bool is_own(const std::string &path) const { return name_in(path) == name_in(options_.own_spool); }
     bool spool_is_read(const std::string &name) const {
         return name.empty() ? !spools_.empty() : exported_.count(name) != 0;
     }
@@ -80,6 +86,7 @@ class SessionSource final : public EventSource {
     std::set<std::string> spools_;                 // names of those that are read
     std::set<std::string> exported_;               // the same, and what they were called while they were written
     std::map<std::string, std::string> failures_;  // by path
+    std::set<std::string> left_out_;               // paths of spools beyond the most that are read
     timespec changed_{};                           // the folder of spools, last
     std::chrono::steady_clock::time_point changed_seen_;
     bool has_log_ = false;
@@ -109,14 +116,17 @@ void SessionSource::find_parts() {
 }
 
 void SessionSource::find_spools() {
-    const auto paths = list_spools(session_);
+    auto paths = list_spools(session_);
     if (!paths) {
         failures_[session_.spool_dir()] = paths.error().message;
         return;
     }
+    failures_.erase(session_.spool_dir());
+    // Descriptors may run out.
+    std::stable_partition(paths->begin(), paths->end(), [this](const std::string &path) { return is_own(path); });
     std::vector<std::unique_ptr<SpoolReader>> readers;
     for (const std::string &path : *paths) {
-        if (spools_.count(path.substr(path.rfind('/') + 1)) != 0) continue;
+        if (spools_.count(std::string(name_in(path))) != 0 || left_out_.count(path) != 0) continue;
         auto reader = SpoolReader::open(path);
         if (!reader) {
             failures_[path] = reader.error().message;
@@ -125,17 +135,17 @@ void SessionSource::find_spools() {
         failures_.erase(path);
         readers.push_back(std::move(*reader));
     }
-    std::stable_sort(readers.begin(), readers.end(),
-                     [](const auto &a, const auto &b) { return a->created_utc_ns() < b->created_utc_ns(); });
+    std::stable_sort(readers.begin(), readers.end(), [this](const auto &a, const auto &b) {
+        const bool a_is_own = is_own(a->path()), b_is_own = is_own(b->path());
+        return a_is_own != b_is_own ? b_is_own : a->created_utc_ns() < b->created_utc_ns();
+    });
+    const std::size_t room = kMostSpools - spools_.size();
+    const std::size_t too_many = readers.size() - std::min(readers.size(), room);
+    for (std::size_t i = 0; i < too_many; ++i) left_out_.insert(readers[i]->path());
+    readers.erase(readers.begin(), readers.begin() + static_cast<std::ptrdiff_t>(too_many));
     for (std::unique_ptr<SpoolReader> &reader : readers) {
-        const std::string path = reader->path();
         const auto number = static_cast<std::uint32_t>(spools_.size());
-        if (number >= kMostSpools) {
-            failures_[path] =
-                fmt::format("{}: not read: a session shows {} spools at most", printable(path), kMostSpools);
-            continue;
-        }
-        const std::string name = path.substr(path.rfind('/') + 1);
+        const std::string name(name_in(reader->path()));
         spools_.insert(name);
         exported_.insert(name);
         exported_.insert(name_while_written(name));
@@ -203,14 +213,24 @@ SourceNotes SessionSource::notes() const {
     if (failures_.size() > kMostFailures) {
         notes.messages.push_back(fmt::format("and {} more files cannot be read", failures_.size() - kMostFailures));
     }
+    if (!left_out_.empty()) {
+        notes.messages.push_back(fmt::format("session '{}': {} older spools are not read, beyond the newest {}",
+                                             printable(session_.id), left_out_.size(), kMostSpools));
+    }
+    notes.unread = notes.messages.size();
+    notes.own_unread = !options_.own_spool.empty() && spools_.count(std::string(name_in(options_.own_spool))) == 0;
     for (const Part &part : parts_) part.events->add_notes(notes);
-    if (parts_.empty() && failures_.empty()) {
+    if (parts_.empty() && notes.unread == 0) {
         notes.messages.push_back(fmt::format("nothing has been recorded in session '{}'", printable(session_.id)));
     }
     return notes;
 }
 
 }  // namespace
+
+std::uint32_t spool_number(std::size_t older) {
+    return static_cast<std::uint32_t>(std::min<std::size_t>(older, kMostSpools - 1));
+}
 
 Result<std::unique_ptr<EventSource>> open_session(const Session &session, const SourceOptions &options) {
     struct stat status {};

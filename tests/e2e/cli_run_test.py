@@ -11,7 +11,7 @@ import stat
 import subprocess
 import unittest
 
-from harness import PATIENCE_S, PROGRAMS, PYTHON, SHIM, TracedTest, wait_for_end, wait_until
+from harness import PATIENCE_S, PROGRAMS, PYTHON, SHIM, TracedTest, stat_field, wait_for_end, wait_until
 
 # A build with sanitizers takes libraries before its own, and lets processes dump core, only when told to.
 SANITIZERS_STAND_BACK = {
@@ -38,11 +38,6 @@ print(int(signal.sigwait(numbers)), flush=True)
 # A second one would be there by now or nearly.
 sys.exit(11 if signal.sigtimedwait(numbers, 0.05) is None else 12)
 """
-
-
-def stat_field(pid, index):
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[index - 3]
 
 
 class ProgramNoticesNothing(TracedTest):
@@ -396,6 +391,21 @@ class Supervision(TracedTest):
         self.assertEqual(report.held, [])
         self.assertEqual(len(report.events("lock_released", reason="exit")), 59)
         self.assertEqual([event["pid"] for event in report.events("lock_released", reason="killed")], [killed])
+
+    def test_a_verdict_that_cannot_be_had_is_not_a_good_one(self):
+        """However few descriptors there are, either the recording is read or its run fails."""
+        for most in range(5, 16):
+            with self.subTest(most=most):
+
+                def limited(most=most):
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+                command = self.traced_command(["flock", self.file(), "true"])
+                command[3:3] = ["--fail-on=long_wait"]
+                run = self.run_program(command, preexec_fn=limited)
+                self.assertIn(run.returncode, (0, 2), run.stderr)
+                self.assertIn("lock events on" if run.returncode == 0 else "cannot", run.stderr)
+                self.assertNotIn("no lock call was recorded", run.stderr)
 
 
 class NotTraced(TracedTest):

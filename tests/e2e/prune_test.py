@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import unittest
 
@@ -104,6 +105,18 @@ class Prune(TracedTest):
         self.assertEqual(sum(line["event"] == "lock_acquired" for line in lines), 2)
         self.prune("--compress")
         self.assertEqual(self.report().lock_of(lock)["acquisitions"], 2)
+
+    def test_of_too_many_recordings_the_newest_are_read(self):
+        self.record(self.session)
+        self.prune("--compress")
+        (packed,) = self.spools
+        for number in range(63):
+            shutil.copy(packed, packed.with_name(packed.name.replace(".spool", f"{number}.spool")))
+        newest = self.file("newest")
+        ran = self.planloop("dev", "run", "--session", self.session, "--fail-on=deadlock", "--", "flock", newest, "true")
+        self.assertIn("3 older spools are not read", ran.stderr)
+        self.assertIn(" on 2 locks", ran.stderr)
+        self.assertEqual(self.report().lock_of(newest)["acquisitions"], 1)
 
     def test_a_damaged_compressed_spool_loses_what_is_damaged(self):
         self.record(self.session, program=(PYTHON, "-c", PAIRS, self.file("busy")))

@@ -1,10 +1,14 @@
 """A flight recorder: --ring keeps the newest, in a bounded file, and the report says what that means. And --max-size."""
 
+import fcntl
+import json
 import shutil
+import signal
+import subprocess
 import unittest
 from pathlib import Path
 
-from harness import PYTHON, SHIM, TracedTest
+from harness import BINARY, PATIENCE_S, PYTHON, SHIM, TracedTest, stat_field, wait_until
 
 MANY_PAIRS = """
 import fcntl, sys
@@ -68,7 +72,7 @@ class Ring(TracedTest):
         (spool,) = self.spools
         self.assertLessEqual(spool.stat().st_size, (512 + 16) << 10)
         shown = self.locks("--json")
-        self.assertIn("older events were overwritten", shown.stderr)
+        self.assertIn("older events were overwritten: it keeps the newest 512 KiB", shown.stderr)
         report = self.report()
         row = report.lock_of(busy)
         self.assertGreater(row["acquisitions"], 3000)
@@ -76,6 +80,26 @@ class Ring(TracedTest):
         self.assertEqual(report.data["recorded"]["dropped"], 0)
         self.assertEqual(report.findings("unlock_without_lock") + report.findings("lost_events"), [])
         self.assertTrue(all(entry["process"].startswith("python3") for entry in report.data["timeline"]))
+
+    def test_what_was_overwritten_while_the_run_did_not_look_makes_no_verdict(self):
+        """The run sees a lock call that waits, and not how it goes on."""
+        held, busy = self.file("held"), self.file("busy")
+        log = self.home / "sessions" / self.session / "logs" / "planloop.jsonl"
+        with open(held) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            run = subprocess.Popen([BINARY, "dev", "run", "--session", self.session, "--ring", "256K", "--fail-on=deadlock",
+                                    "--", PYTHON, "-c", MANY_PAIRS, held, busy, str(PAIRS)],
+                                   env=self.environment, text=True, stderr=subprocess.PIPE)  # fmt: skip
+            self.addCleanup(run.kill)
+            wait_until("the run sees the lock call", lambda: log.exists() and "lock_requested" in log.read_text())
+            program = json.loads(log.read_text().splitlines()[0])["pid"]
+            run.send_signal(signal.SIGSTOP)
+            wait_until("the run is stopped", lambda: stat_field(run.pid, 3) == "T")
+        wait_until("the program is done", lambda: stat_field(program, 3) == "Z")
+        run.send_signal(signal.SIGCONT)
+        _, said = run.communicate(timeout=PATIENCE_S)
+        self.assertEqual(run.returncode, 0, said)
+        self.assertIn(f" {self.report().data['recorded']['events']} lock events on 1 lock", said)
 
     def test_nothing_is_said_to_be_overwritten_while_there_is_room(self):
         _, busy, _ = self.record(MANY_PAIRS, "--ring", "512K", pairs=50)

@@ -115,6 +115,19 @@ class Trouble(TracedTest):
         self.addCleanup(self.run_program, ["umount", "-l", self.home])
         self.assertIn("nothing is recorded", self.run_through(lambda: None))
 
+    def test_the_log_leaves_a_disk_its_last_space(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root can mount a small disk")
+        self.home.mkdir()
+        if self.run_program(["mount", "-t", "tmpfs", "-o", "size=18m", "planloop-test", self.home]).returncode != 0:
+            self.skipTest("no small disk can be mounted here")
+        self.addCleanup(self.run_program, ["umount", "-l", self.home])
+        pairs = "import fcntl,sys\nf=open(sys.argv[1])\nfor _ in range(8000): fcntl.flock(f,2); fcntl.flock(f,8)"
+        run = self.traced(PYTHON, "-c", pairs, self.file())
+        self.assertIn("planloop.jsonl is not complete: the disk of ", run.stderr)
+        disk = os.statvfs(self.home)
+        self.assertGreaterEqual(disk.f_bavail * disk.f_frsize, 15 << 20)
+
     def test_library_of_another_version(self):
         image = bytearray(Path(SHIM).read_bytes())
         mark = b"planloop library of spool format "

@@ -65,6 +65,11 @@ def wait_for_end(pid):
         os.close(handle)
 
 
+def stat_field(pid, number):
+    """Of a process, by its number in proc_pid_stat(5), from 3 on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[number - 3]
+
+
 @dataclass(frozen=True)
 class KernelLock:
     """A line of /proc/locks."""

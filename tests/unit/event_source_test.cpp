@@ -351,6 +351,41 @@ TEST_F(EventSourceTest, ShowsTheRestWhenASpoolCannotBeRead) {
     EXPECT_NE(notes.messages[1].find("foreign.spool: is not a spool"), std::string::npos) << notes.messages[1];
 }
 
+TEST_F(EventSourceTest, ReadsTheNewestOfTooManySpoolsAndItsOwn) {
+    constexpr std::uint64_t kSpools = 65;
+    for (std::uint64_t age = 0; age < kSpools; ++age) {
+        SpoolFixture spool(wire::ClockKind::monotonic, {0, 0, kEpochNs + kSpools - age});
+        spool.chunk().acquire({.begin = 0, .end = 0});
+        spool.write(spool_path(std::to_string(age) + ".spool"));
+    }
+    const auto oldest = [&](const std::string &own) {
+        SourceOptions options;
+        options.own_spool = own;
+        const auto source = open(options);
+        const std::vector<Event> events = read(*source);
+        EXPECT_EQ(source->notes().unread, 1U);
+        EXPECT_FALSE(source->notes().own_unread);
+        EXPECT_EQ(events.size(), 2U * 62);
+        return events.empty() ? 0 : events.front().t_ns - kEpoch;
+    };
+    EXPECT_EQ(oldest({}), 4);
+    EXPECT_EQ(oldest(spool_path("0.spool")), 4);
+    EXPECT_EQ(oldest(spool_path("64.spool")), 1);
+    EXPECT_EQ(spool_number(3), 3U);
+    EXPECT_EQ(spool_number(64), 61U);
+}
+
+TEST_F(EventSourceTest, TellsWhenTheSpoolThatMattersIsNotRead) {
+    SpoolFixture spool;
+    spool.chunk().acquire({.begin = 1, .end = 2});
+    spool.write(spool_path("good.spool"));
+    SourceOptions options;
+    options.own_spool = spool_path("gone.spool");
+    EXPECT_TRUE(open(options)->notes().own_unread);
+    options.own_spool = spool_path("good.spool");
+    EXPECT_FALSE(open(options)->notes().own_unread);
+}
+
 TEST_F(EventSourceTest, SaysWhenNothingWasRecorded) {
     const auto source = open();
     EXPECT_TRUE(read(*source).empty());
