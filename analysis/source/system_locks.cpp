@@ -22,6 +22,9 @@
 namespace planloop::analysis {
 namespace {
 
+// POSIX locks are the process's, whatever descriptor of the file they were taken through.
+constexpr std::int32_t kNoFd = -1;
+
 struct Place {  // a descriptor
     std::int32_t pid = 0, fd = -1;
 };
@@ -76,6 +79,7 @@ class Snapshot final : public SystemSource {
     void follow_child_waits();
     void tell_holds();
     void tell_waits();
+    std::uint32_t description_at(const Place &place) const;
     std::uint32_t file_number(const LockLine &line);
     bool is_about(const LockLine &line, std::int32_t pid, std::int32_t fd) const;
     Event &event(const SeenProcess &who, EventKind kind, std::int32_t tid);
@@ -88,6 +92,7 @@ class Snapshot final : public SystemSource {
 
     std::map<std::int32_t, SeenProcess> processes_;
     std::vector<HeldLine> held_;
+    std::map<std::pair<std::int32_t, std::int32_t>, std::uint32_t> descriptions_at_;  // by pid and descriptor
     std::vector<Waiting> waiting_;
     std::map<std::tuple<std::uint64_t, std::uint64_t>, std::uint32_t> file_numbers_;
     std::vector<FileInfo> files_;
@@ -287,6 +292,12 @@ Event &Snapshot::lock_event(const SeenProcess &who, EventKind kind, std::int32_t
     return made;
 }
 
+// The description behind a descriptor, as far as it was told that somebody has a lock through it; 0: it was not.
+std::uint32_t Snapshot::description_at(const Place &place) const {
+    const auto known = descriptions_at_.find({place.pid, place.fd});
+    return known == descriptions_at_.end() ? 0 : known->second;
+}
+
 void Snapshot::tell_holds() {
     std::uint64_t entry = 0;
     for (HeldLine &held : held_) {
@@ -296,14 +307,22 @@ void Snapshot::tell_holds() {
         if (taker != held.places.end()) std::iter_swap(held.places.begin(), taker);
         const Place first = held.places.front();
         const SeenProcess &who = processes_[first.pid];
-        held.description = ++descriptions_;
+        const bool posix = held.line.family == wire::Family::posix;
+        if (!posix) {
+            // Several locks may be held through one open file, each of which has a line at each of its descriptors.
+            std::uint32_t description = 0;
+            for (const Place &one : held.places) description = std::max(description, description_at(one));
+            if (description == 0) description = ++descriptions_;
+            for (const Place &one : held.places) descriptions_at_[{one.pid, one.fd}] = description;
+            held.description = description;
+        }
         ++entry;
         for (const EventKind kind : {EventKind::lock_requested, EventKind::lock_acquired}) {
-            Event &made = lock_event(who, kind, first.pid, held.line, first.fd);
+            Event &made = lock_event(who, kind, first.pid, held.line, posix ? kNoFd : first.fd);
             made.entry = entry;
             made.description = held.description;
         }
-        if (held.line.family == wire::Family::posix) continue;
+        if (posix) continue;
         for (const Place &other : held.places) {
             if (other.pid == first.pid && other.fd == first.fd) continue;
             Event &made = lock_event(who, EventKind::sharer_seen, first.pid, held.line, first.fd);
@@ -341,15 +360,11 @@ void Snapshot::tell_waits() {
     for (const Waiting &one : waiting_) {
         constexpr std::int32_t kUnknownFd = 2'000'000;
         const std::int32_t fd = one.fd >= 0 ? one.fd : kUnknownFd + one.tid;
-        Event &made = lock_event(processes_[one.pid], EventKind::lock_requested, one.tid, one.line, fd);
+        const bool posix = one.line.family == wire::Family::posix;
+        Event &made = lock_event(processes_[one.pid], EventKind::lock_requested, one.tid, one.line, posix ? kNoFd : fd);
         made.entry = ++entry;
-        for (const HeldLine &held : held_) {
-            const bool same = held.line.family == one.line.family && held.line.inode == one.line.inode &&
-                              std::any_of(held.places.begin(), held.places.end(), [&](const Place &place) {
-                                  return place.pid == one.pid && place.fd == one.fd;
-                              });
-            if (same) made.description = held.description;  // it asks for more of what it has
-        }
+        if (posix) continue;
+        made.description = description_at({one.pid, one.fd});  // it asks for more of what it has
         if (made.description == 0) made.description = ++descriptions_;
     }
 }

@@ -17,6 +17,10 @@ class System(TracedTest):
         self.assertEqual(run.returncode, 0, run.stderr)
         return json.loads(run.stdout)
 
+    def look_that_sees_a_wait_for(self, lock):
+        report = self.look()
+        return report if any(wait["path"] == str(lock) for wait in report["waiting"]) else None
+
     def circles(self, pids):
         """Findings about these processes: other programs of the machine have locks too."""
         return [
@@ -141,6 +145,56 @@ class System(TracedTest):
         holder.kill()
         waiter.end()
         stage.close()
+
+    def test_several_locks_through_one_descriptor(self):
+        """All of them are shown, and who waits for any of them is seen to wait for who has them."""
+        calls = {
+            "flock": ("flock", 0, 0, "flock 3 ex"),
+            "byte 0": ("ofd", 0, 1, "fcntl 3 ofd_setlkw wr 0 1"),
+            "byte 2": ("ofd", 2, 1, "fcntl 3 ofd_setlkw wr 2 1"),
+            "posix": ("posix", 4, 1, "fcntl 3 setlkw wr 4 1"),
+        }
+        for order in itertools.permutations(calls, 3):
+            with self.subTest(order=order):
+                stage = self.stage(traced=False)
+                holder, waiter = stage.cast(2)
+                lock = self.file("-".join(order).replace(" ", ""))
+                for actor in (holder, waiter):
+                    actor.call(f"open {lock}")
+                for name in order:
+                    holder.call(calls[name][3])
+                waiter.block(calls[order[0]][3], lock)
+                # One look can miss a line of the kernel's list.
+                report = wait_until("the wait is seen", lambda: self.look_that_sees_a_wait_for(lock))
+                expected = sorted(calls[name][:3] for name in order)
+                held = [one for one in report["held"] if one["path"] == str(lock)]
+                self.assertEqual(sorted((one["lock"].split(":")[0], one["start"], one["len"]) for one in held), expected)
+                self.assertEqual([[who["pid"] for who in one["holders"]] for one in held], [[holder.pid]] * 3)
+                (waiting,) = [wait for wait in report["waiting"] if wait["path"] == str(lock)]
+                self.assertEqual((waiting["pid"], waiting["blocked_by"][0]["pid"]), (waiter.pid, holder.pid))
+                holder.kill()
+                waiter.end()
+                stage.close()
+
+    def test_who_waits_through_a_descriptor_keeps_what_it_has_through_it(self):
+        for kept, wanted in (("flock", "ofd"), ("flock", "posix"), ("ofd", "flock"), ("posix", "flock")):
+            with self.subTest(kept=kept, wanted=wanted):
+                stage = self.stage(traced=False)
+                holder, waiter = stage.cast(2)
+                lock = self.file(f"{kept}-{wanted}")
+                for actor in (holder, waiter):
+                    actor.call(f"open {lock}")
+                holder.call(LOCK_CALLS[wanted].format(3))
+                waiter.call(LOCK_CALLS[kept].format(3))
+                waiter.block(LOCK_CALLS[wanted].format(3), lock)
+                held = [one for one in self.look()["held"] if one["path"] == str(lock)]
+                self.assertEqual(
+                    sorted((one["lock"].split(":")[0], [who["pid"] for who in one["holders"]]) for one in held),
+                    sorted([(wanted, [holder.pid]), (kept, [waiter.pid])]),
+                )
+                holder.kill()
+                waiter.end()
+                stage.close()
 
     @unittest.skipUnless(os.geteuid() == 0, "only root can be another user too")
     def test_who_may_not_look_into_a_process_is_told_so(self):
