@@ -57,9 +57,10 @@ PLANLOOP_AT_START bool look_whether_shared() noexcept {
 }
 
 bool mark_sharing() noexcept {
-    const int fd = wire::raw_open(MarkPath().text, O_WRONLY | O_CREAT | O_NOFOLLOW, 0600);
+    // Never opens what is there, which may be a fifo.
+    const int fd = wire::raw_open(MarkPath().text, O_WRONLY | O_CREAT | O_EXCL, 0600);
     if (fd >= 0) wire::raw_close(fd);
-    return fd >= 0;
+    return fd >= 0 || sharing_is_marked();
 }
 
 }  // namespace planloop::shim

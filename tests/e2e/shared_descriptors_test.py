@@ -424,5 +424,23 @@ class OtherCalls(SharedDescriptors):
         self.assertEqual([entry["reason"] for entry in self.report().events("lock_released")], ["unlock", "unlock"])
 
 
+class Marked(TracedTest):
+    def test_whatever_has_the_marks_name_stands_for_it_and_holds_nobody_up(self):
+        """Who first shares a lock leaves an empty file `shared` beside the recording, for those who then look for it."""
+        for kind, make in (("fifo", os.mkfifo), ("folder", os.mkdir), ("file", lambda path: path.touch())):
+            with self.subTest(kind):
+                self.session = kind
+                lock = self.file(kind)
+                folder = self.home / "sessions" / kind / "logs" / "spool"
+                self.assertEqual(self.traced("true").returncode, 0)
+                folder.mkdir(parents=True, exist_ok=True)
+                make(folder / "shared")
+                run = self.traced("bash", "-c", f"exec 9>{kind}; flock 9; exec 9>&-; flock -n {kind} true", cwd=self.folder)
+                self.assertEqual(run.returncode, 0, run.stderr)
+                report = self.report()
+                self.assertEqual([entry["reason"] for entry in report.events("lock_released")], ["close", "exit"])
+                self.assertEqual((report.lock_of(lock)["acquisitions"], report.recorded["dropped"]), (2, 0))
+
+
 if __name__ == "__main__":
     unittest.main()
