@@ -93,6 +93,7 @@ void note_exit(wire::ExitCause cause, int status) noexcept {
     write_note(me, {.kind = wire::RecordKind::exit,
                     .a = static_cast<std::uint64_t>(cause),
                     .b = static_cast<std::uint64_t>(status)});
+    if (process.spool.is_ring()) me.stream.leave();
     process.spool.leave_clocks();
 }
 

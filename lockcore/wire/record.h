@@ -88,8 +88,8 @@ enum class RecordKind : std::uint8_t {
     last = child,
 };
 
-// A wait failed since no child is left of those that it was about (ECHILD): all of them are over, and nobody is told how
-// when the parent ignores SIGCHLD.
+// A wait failed since no child is left of those that it was about (ECHILD): all of them are over, and nobody is told
+// how when the parent ignores SIGCHLD.
 inline constexpr std::int32_t kNoChildLeft = -10;
 
 // Wait status of an `ended` record whose time is only when a supervisor found the process gone.

@@ -23,6 +23,7 @@
 
 #include "lockcore/wire/raw_syscall.h"
 #include "lockcore/wire/spool_format.h"
+#include "lockcore/wire/thread_end.h"
 #include "lockcore/wire/ticks.h"
 
 namespace planloop::wire {
@@ -137,7 +138,7 @@ class SpoolWriter {
     char *place_for(std::uint64_t offset, std::size_t bytes, Drop &why) noexcept;
     char *try_claim(std::size_t bytes, std::uint64_t &offset, Drop &why) noexcept;
     char *try_claim_in_ring(std::uint64_t &offset, std::uint16_t &claim, Drop &why) noexcept;
-    bool take_in_ring(char *chunk, std::uint16_t &claim) noexcept;
+    bool take_in_ring(char *chunk, std::uint16_t &claim, bool looks_closely) noexcept;
     int create(const std::uint8_t (&boot_id)[16], std::uint64_t limit_bytes, std::uint64_t ring_bytes) noexcept;
     int map_header() noexcept;
     int map_file(int fd) noexcept;
@@ -332,8 +333,10 @@ inline char *SpoolWriter::window(std::size_t index) noexcept {
 // Nothing is claimed before it is reserved and mapped: a try that fails must neither use up the session's size nor
 // leave a hole that would have to be filled once there is room again.
 inline char *SpoolWriter::place_for(std::uint64_t offset, std::size_t bytes, Drop &why) noexcept {
-    if (reserve(offset + bytes) != 0) {
-        why = Drop::no_space;
+    if (const int refused = reserve(offset + bytes); refused != 0) {
+        // A user who may not, a root folder from which the name leads nowhere.
+        const bool out_of_reach = refused == -EACCES || refused == -EPERM || refused == -ENOENT || refused == -ENOTDIR;
+        why = out_of_reach ? Drop::no_mapping : Drop::no_space;
         return nullptr;
     }
     char *base = window(offset / kWindowBytes);
@@ -368,8 +371,9 @@ inline std::int32_t load_relaxed(std::int32_t &field) noexcept {
 }
 
 // Makes the chunk this thread's if nobody writes into it. Its start is exchanged whole, with the number of the claim in
-// it, so that what was read of the owner is about the claim that is replaced.
-inline bool SpoolWriter::take_in_ring(char *chunk, std::uint16_t &claim) noexcept {
+// it, so that what was read of the owner is about the claim that is replaced. Who `looks_closely` sees that an owner
+// has ended whom nobody waited for.
+inline bool SpoolWriter::take_in_ring(char *chunk, std::uint16_t &claim, bool looks_closely) noexcept {
     auto *header = reinterpret_cast<ChunkHeader *>(chunk);
     ChunkStart seen = chunk_start(*header).load(std::memory_order_acquire);
     const std::uint32_t magic = seen.magic;
@@ -380,7 +384,7 @@ inline bool SpoolWriter::take_in_ring(char *chunk, std::uint16_t &claim) noexcep
             taking ? static_cast<std::int32_t>(magic & ~ring_taking(0)) : load_relaxed(header->tid);
         const long alive =
             taking ? raw_syscall(SYS_tkill, tid, 0) : raw_syscall(SYS_tgkill, load_relaxed(header->pid), tid, 0);
-        if (alive != -ESRCH) return false;
+        if (alive != -ESRCH && !(looks_closely && has_ended(tid))) return false;
     }
     claim = static_cast<std::uint16_t>((seen.clock >> 1) + 1);
     const ChunkStart mine{ring_taking(static_cast<std::uint32_t>(raw_syscall(SYS_gettid))),
@@ -392,8 +396,11 @@ inline bool SpoolWriter::take_in_ring(char *chunk, std::uint16_t &claim) noexcep
 
 inline char *SpoolWriter::try_claim_in_ring(std::uint64_t &offset, std::uint16_t &claim, Drop &why) noexcept {
     const std::uint64_t chunks = ring_bytes_ / kRingChunkBytes;
+    // Where all seem to live some are looked at closely, which takes 10 us each.
+    constexpr std::uint64_t kCloseLooks = 64;
+    const std::uint64_t most = chunks + (chunks < kCloseLooks ? chunks : kCloseLooks);
     std::uint64_t position = header_->next_offset.load(std::memory_order_relaxed);
-    for (std::uint64_t tries = 0; tries < chunks;) {
+    for (std::uint64_t tries = 0; tries < most;) {
         offset = ring_offset(position, ring_bytes_);
         char *place = place_for(offset, kRingChunkBytes, why);
         if (place == nullptr) return nullptr;
@@ -401,7 +408,7 @@ inline char *SpoolWriter::try_claim_in_ring(std::uint64_t &offset, std::uint16_t
                                                         std::memory_order_relaxed)) {
             continue;
         }
-        if (take_in_ring(place, claim)) return place;
+        if (take_in_ring(place, claim, tries >= chunks)) return place;
         position += kRingChunkBytes;
         ++tries;
     }

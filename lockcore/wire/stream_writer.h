@@ -75,6 +75,16 @@ struct StreamWriter {
     // After fork: the child must not write into its parent's chunk.
     void forget() noexcept { *this = StreamWriter{}; }
 
+    // In a ring, by who is about to end: others may take its chunk though nobody waits for it. What it writes after all
+    // goes into another one.
+    void leave() noexcept {
+        const SignalsBlocked no_signals;
+        if (unfinished != 0) return;
+        leave_chunks();
+        first_ = end_ = nullptr;
+        next_ = 0;
+    }
+
   private:
     struct Chunk {
         Record *first, *end;

@@ -51,6 +51,22 @@ for _ in range(8):
     os.wait()
 """
 
+FORTY_THAT_NOBODY_WAITS_FOR = """
+import fcntl, os, sys
+def lock(times):
+    with open(sys.argv[2], "w") as busy:
+        for _ in range(times):
+            fcntl.flock(busy, fcntl.LOCK_EX)
+            fcntl.flock(busy, fcntl.LOCK_UN)
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        lock(1)
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+lock(int(sys.argv[3]))
+"""
+
 PAIRS = 20_000  # two records each: 2.5 MB
 
 
@@ -140,6 +156,13 @@ class Ring(TracedTest):
         self.assertEqual(data["recorded"]["dropped"], 0)
         self.assertEqual([lock["acquisitions"] for lock in data["locks"]], 8 * [2000])
         self.assertEqual(data["recorded"]["events"], 8 * 2000 * 3)
+
+    def test_children_that_nobody_waited_for_take_no_room(self):
+        """A ring of sixteen chunks, forty who wrote to it and are zombies, and then one who writes."""
+        _, busy, _ = self.record(FORTY_THAT_NOBODY_WAITS_FOR, "--ring", "256K", pairs=200)
+        report = self.report()
+        self.assertEqual((report.data["recorded"]["dropped"], report.findings("lost_events")), (0, []))
+        self.assertGreaterEqual(report.lock_of(busy)["acquisitions"], 200)
 
     def test_events_of_eight_busy_processes_are_counted_where_there_is_no_room_for_them(self):
         self.record(EIGHT_AT_ONCE, "--max-size", "1M", pairs=2000)

@@ -1,5 +1,6 @@
 // A spool that is a flight recorder: both ends of it, writer and reader.
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -147,8 +148,26 @@ TEST_F(SpoolRing, TakesBackWhatThreadsAndProcessesLeaveThatAreGone) {
     EXPECT_EQ(dropped(), 0U);
 }
 
+TEST_F(SpoolRing, TakesBackWhatProcessesLeaveThatNobodyWaitedFor) {
+    std::vector<pid_t> children;
+    for (std::uint64_t i = 0; i < 3 * kRing / kRingChunkBytes; ++i) {
+        children.push_back(fork());
+        if (children.back() == 0) {
+            prctl(PR_SET_NAME, ") S (");
+            StreamWriter stream;
+            _exit(write(stream, i) ? 0 : 1);
+        }
+        siginfo_t ended{};
+        ASSERT_EQ(waitid(P_PID, static_cast<id_t>(children.back()), &ended, WEXITED | WNOWAIT), 0);
+        EXPECT_EQ(ended.si_status, 0);
+    }
+    EXPECT_EQ(dropped(), 0U);
+    for (const pid_t child : children) EXPECT_EQ(waitpid(child, nullptr, 0), child);
+}
+
 TEST_F(SpoolRing, CountsWhatFindsNoChunkBecauseAllAreBeingWritten) {
     constexpr std::size_t kChunks = kRing / kRingChunkBytes;
+    prctl(PR_SET_NAME, ") Z (");                     // which is no state
     std::vector<StreamWriter> streams(kChunks + 1);  // all of this thread, which lives
     for (std::size_t i = 0; i < kChunks; ++i) ASSERT_TRUE(write(streams[i], i));
     EXPECT_FALSE(write(streams[kChunks], 99));
