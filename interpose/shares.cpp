@@ -362,6 +362,10 @@ bool adopt_all() noexcept {
     return tracked_mask.load(std::memory_order_relaxed) != 0;
 }
 
+void open_share_table() noexcept {
+    open_table(true);
+}
+
 void publish(int fd) noexcept {
     Descriptor *descriptor = find_descriptor(fd);
     if (descriptor == nullptr || descriptor->provenance.load(std::memory_order_relaxed) >= Descriptor::named) return;

@@ -45,6 +45,8 @@ bool adopt(int fd) noexcept;
 // The same for all descriptors; true when the process then has tracked descriptors.
 bool adopt_all() noexcept;
 
+// For who cannot open it by its name later on.
+void open_share_table() noexcept;
 // Puts a tracked descriptor into the share table, so that processes which cannot be told otherwise find out.
 void publish(int fd) noexcept;
 void publish_all() noexcept;

@@ -1,5 +1,7 @@
-// Becoming another user, as daemons, su and sudo do. Another user may not open the recording, but goes on in one that
-// is open already; so it is opened before. What such a process starts cannot record, and exec says so (exec_hooks.cpp).
+// Becoming another user, as daemons, su and sudo do, or getting another root folder. Another user may not open the
+// recording, and from another root its name leads nowhere; but both go on in what is mapped already, up to the end of
+// its window (spool_writer.h). So it is opened before, and whether descriptors are shared cannot be looked up later
+// either. What another user starts cannot record, and exec says so (exec_hooks.cpp).
 #include <unistd.h>
 
 #include <cerrno>
@@ -7,15 +9,22 @@
 #include "interpose/attach.h"
 #include "interpose/real.h"
 #include "interpose/settings.h"
+#include "interpose/shares.h"
 
 using namespace planloop::shim;
 
 namespace {
 
+bool prepare_to_leave(Thread &me) noexcept {
+    if (!may_record() || in_vfork_child(me) || !enter(me)) return false;
+    open_share_table();
+    return true;
+}
+
 template <class Real>
 int record_change(Real real_call) {
     Thread &me = thread;
-    const bool recording = may_record() && !in_vfork_child(me) && enter(me);
+    const bool recording = prepare_to_leave(me);
     const int result = real_call();
     if (result == 0 && recording) {
         constexpr int kReadAndWrite = 6;  // R_OK | W_OK
@@ -40,4 +49,10 @@ int planloop_setreuid(uid_t real_user, uid_t effective) {
 extern "C" int planloop_setresuid(uid_t real_user, uid_t effective, uid_t saved) PLANLOOP_EXPORT(setresuid);
 int planloop_setresuid(uid_t real_user, uid_t effective, uid_t saved) {
     return record_change([=] { return real<Symbol::setresuid>()(real_user, effective, saved); });
+}
+
+extern "C" int planloop_chroot(const char *folder) PLANLOOP_EXPORT(chroot);
+int planloop_chroot(const char *folder) {
+    prepare_to_leave(thread);
+    return real<Symbol::chroot>()(folder);
 }

@@ -426,6 +426,14 @@ std::vector<std::string> SpoolReader::messages() const {
     tell(damage_.lost_pages, "damaged pages were skipped");
     tell(damage_.damaged, "damaged events were skipped");
     tell(damage_.cut_text, "names are cut short: part of their text is missing");
+    std::uint64_t out_of_reach = 0;
+    constexpr auto kOutOfReach = static_cast<std::size_t>(wire::Drop::no_mapping) * sizeof(out_of_reach);
+    if (!damage_.lost_header) {
+        read_at(offsetof(wire::SpoolHeader, dropped) + kOutOfReach, &out_of_reach, sizeof(out_of_reach));
+        tell(out_of_reach,
+             "events were lost by processes that could not reach more of the recording, as another user or in "
+             "another root folder, or for want of address space: more room for it would not help");
+    }
     if (!clock_.known_rate() && !streams_.empty()) {
         lines.push_back(fmt::format("{}: the rate of its clock is not known, so its times are only in order", name));
     }

@@ -24,7 +24,7 @@ class LostEvents : public Detector {
             finding.summary += fmt::format("{} events were begun and never finished by their writer. ", notes.torn);
         finding.summary +=
             "Holds and waits may be missing or seem longer than they were, and verdicts that rest on them "
-            "are only possible. Give the session more space, or record less.";
+            "are only possible. Where it was full, give the session more space or record less.";
         report.findings.push_back(std::move(finding));
     }
 };

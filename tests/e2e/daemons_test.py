@@ -5,7 +5,7 @@ import os
 import unittest
 
 from equivalence import EquivalenceTest, Program
-from harness import TracedTest
+from harness import PYTHON, SHIM, TracedTest
 
 # Tells through a fifo, since it has closed what it inherited: its pid, then what its calls returned.
 DAEMON = """
@@ -73,6 +73,73 @@ class Daemons(EquivalenceTest):
 
     def test_drops_its_rights_after_its_first_lock(self):
         self.check_daemon("early", "drop", least=16)
+
+
+# Makes a child that came by an open file and goes to another root with it, locks the file and closes it, so that the
+# child is the last who has the lock; then tells the child to close it, and has the file locked anew.
+SHARED_BEYOND_THE_ROOT = """
+import fcntl, os, subprocess, sys
+CHILD = '''
+import os, sys
+for folder in ('nowhere', sys.argv[2] + '/lock', sys.argv[2]):
+    try: print(os.chroot(folder), flush=True)
+    except OSError as error: print(error.errno, flush=True)
+sys.stdin.read(1)
+os.close(int(sys.argv[1]))
+print('closed', flush=True)
+sys.stdin.read(1)
+'''
+fd = os.open("lock", os.O_RDWR)
+os.set_inheritable(fd, True)
+child = subprocess.Popen([sys.executable, "-c", CHILD, str(fd), os.getcwd()], pass_fds=[fd], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, text=True)
+print([child.stdout.readline() for _ in range(3)])
+fcntl.flock(fd, fcntl.LOCK_EX)
+os.close(fd)
+print(subprocess.run(["flock", "-n", "lock", "true"]).returncode)
+child.stdin.write(".")
+child.stdin.flush()
+print(child.stdout.readline())
+print(subprocess.run(["flock", "-n", "lock", "true"]).returncode)
+open("pid", "w").write(str(child.pid))
+child.communicate(".")
+"""
+
+
+class OtherRoots(TracedTest):
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0:
+            self.skipTest("only root may have another root folder")
+
+    def test_who_shares_a_lock_from_another_root_holds_it_until_it_closes(self):
+        lock = self.file()
+        self.same_both_ways(PYTHON, "-c", SHARED_BEYOND_THE_ROOT, cwd=self.folder)
+        child = int((self.folder / "pid").read_text())
+        report = self.report()
+        ends = [(entry["reason"], entry["pid"] == child) for entry in report.events("lock_released")]
+        self.assertEqual(ends, [("close", True), ("exit", False)])
+        self.assertEqual(report.findings("killed_while_holding") + report.findings("lost_events"), [])
+        self.assertEqual(report.lock_of(lock)["acquisitions"], 2)
+
+    def test_what_does_not_fit_into_what_is_mapped_is_lost_and_said_to_be(self):
+        program = (
+            "import fcntl, os\n"
+            "fd = os.open('lock', os.O_RDWR)\n"
+            "os.chroot('.')\n"
+            "for _ in range(20_000):\n"
+            "    fcntl.flock(fd, fcntl.LOCK_EX)\n"
+            "    fcntl.flock(fd, fcntl.LOCK_UN)\n"
+        )
+        lock = self.file()
+        environment = {**self.environment, "LD_PRELOAD": SHIM, "PLANLOOP_SESSION": self.session}
+        run = self.run_program([PYTHON, "-c", program], cwd=self.folder, env=environment)
+        self.assertEqual((run.returncode, run.stderr), (0, ""))
+        shown = self.planloop("dev", "locks", "--session", self.session, "--summary")
+        self.assertRegex(shown.stderr, "[0-9]+ events were lost by processes that could not reach more of the recording")
+        report = self.report()
+        self.assertGreater(report.recorded["dropped"], 0)
+        self.assertEqual(len(report.findings("lost_events")), 1)
 
 
 class OtherUsers(TracedTest):
