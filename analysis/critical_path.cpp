@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "analysis/saturate.h"
+
 namespace planloop::analysis {
 namespace {
 
@@ -60,7 +62,7 @@ Index CriticalPaths::add(const Head &who, PathSegment::Kind kind, std::int64_t f
         made.linked = previous.linked + 1;
         made.segments += previous.segments;
         made.start_ns = previous.start_ns;
-        made.waited_ns += previous.waited_ns;
+        add_saturated(made.waited_ns, previous.waited_ns);
     }
     return index;
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "analysis/culprits.h"
+#include "analysis/saturate.h"
 
 namespace planloop::analysis {
 namespace {
@@ -28,7 +29,7 @@ void Culprits::charge(Crowd &crowd, Index culprit, std::int64_t ns) {
     crowd.charged_ns += ns;
     crowd.latest = culprit;
     Entry &entry = entries_[culprit];
-    entry.caused_ns += ns * static_cast<std::int64_t>(crowd.members.size());
+    add_saturated(entry.caused_ns, times_saturated(ns, static_cast<std::int64_t>(crowd.members.size())));
     const Index place = crowd.place_of_key(culprit);
     if (crowd.newly_charged(place) == 0) return;
     const std::array<Index, 3> groups{entry.process, entry.operation, entry.call_site};
@@ -108,16 +109,16 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
     const bool nobody_known = charged == 0;
     if (nobody_known && (given_up || request.blame.empty() || request.blame[0].pid != 0)) return;
     ++waits_;
-    waited_ns_ += wait_ns;
-    model_.locks[request.lock].waited_ns += wait_ns;
+    add_saturated(waited_ns_, wait_ns);
+    add_saturated(model_.locks[request.lock].waited_ns, wait_ns);
     if (nobody_known) {
-        unknown_ns_ += wait_ns;
+        add_saturated(unknown_ns_, wait_ns);
         return;
     }
     // Stamps of one call are turned into nanoseconds each by itself, so a wait may be off by some from its parts.
     std::int64_t gap = wait_ns - charged;
     while (gap < 0) gap += take_back(request, -gap);
-    handover_ns_ += gap;
+    add_saturated(handover_ns_, gap);
     for (const Charge &charge : request.charges) {
         if (!charge.counted) continue;
         const Entry &entry = entries_[charge.culprit];
@@ -126,7 +127,7 @@ void Culprits::commit(Request &request, std::int64_t wait_ns, bool given_up) {
     for (const Charge &charge : request.charges) {
         if (charge.ns == 0) continue;
         Entry &entry = entries_[charge.culprit];
-        entry.caused_ns += charge.ns;
+        add_saturated(entry.caused_ns, charge.ns);
         if (charge.counted) continue;
         for (const Index at : {entry.process, entry.operation, entry.call_site}) {
             if (groups_[at].counted == waits_) continue;
@@ -149,7 +150,7 @@ void finish_table(std::vector<Culprit> &rows) {
     Culprit others;
     others.process = others.operation = others.site = "others";
     for (std::size_t i = Culprits::kMostRows - 1; i < rows.size(); ++i) {
-        others.caused_ns += rows[i].caused_ns;
+        add_saturated(others.caused_ns, rows[i].caused_ns);
         others.waits += rows[i].waits;
     }
     rows.resize(Culprits::kMostRows - 1);
@@ -197,7 +198,7 @@ void Culprits::fill(BlameTables &tables, std::size_t named_call_sites) const {
         Culprit &site = sites(site_key(entry));
         site.process = taker.name;
         site.number = entry.site;
-        for (Culprit *row : {&process, &operation, &site}) row->caused_ns += entry.caused_ns;
+        for (Culprit *row : {&process, &operation, &site}) add_saturated(row->caused_ns, entry.caused_ns);
         process.waits = groups_[entry.process].waits;
         operation.waits = groups_[entry.operation].waits;
         site.waits = groups_[entry.call_site].waits;

@@ -2,6 +2,8 @@
 
 #include <cerrno>
 
+#include "analysis/saturate.h"
+
 namespace planloop::analysis {
 namespace {
 
@@ -124,7 +126,8 @@ void Ownership::lock_acquired(const Event &event, Index process) {
     if (request.owner != kNone) holds_.evict(request);
     RequestEnd end{event.t_ns, Outcome::acquired, 0, event.t_ns - request.call_ns, 0};
     if (event.duration_ns > 0) end.call_ns = event.duration_ns;
-    end.wait_ns = end.call_ns + (request.call_ns - request.since_ns);
+    end.wait_ns = end.call_ns;
+    add_saturated(end.wait_ns, request.call_ns - request.since_ns);
     waits_.conclude(index, end);
 
     Lock &lock = model_.locks[request.lock];
@@ -161,7 +164,7 @@ void Ownership::lock_failed(const Event &event, Index process) {
         waits_.park(index, event.t_ns);
         return;
     }
-    if (request.tries > 1) end.wait_ns += request.call_ns - request.since_ns;
+    if (request.tries > 1) add_saturated(end.wait_ns, request.call_ns - request.since_ns);
     waits_.count(request, {end.t_ns, end.wait_ns, end.outcome, end.error});
     waits_.end(index);
 }

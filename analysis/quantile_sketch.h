@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "analysis/report.h"
+#include "analysis/saturate.h"
 
 namespace planloop::analysis {
 
@@ -23,7 +24,7 @@ class QuantileSketch {
         min_ = std::min(min_, ns);
         max_ = std::max(max_, ns);
         ++count_;
-        total_ += ns;
+        add_saturated(total_, ns);
         const std::uint32_t number = bucket_of(static_cast<std::uint64_t>(ns));
         if (latest_ == buckets_.size() || buckets_[latest_].number != number) find(number);
         if (buckets_[latest_].count != kMostCounted) ++buckets_[latest_].count;

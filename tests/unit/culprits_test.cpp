@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <random>
@@ -412,6 +413,24 @@ TEST(Culprits, AgreeWithANaiveModelAlsoWhereProcessesHaveManyThreads) {
     const std::uint32_t seed = std::random_device{}();
     for (std::uint32_t round = 0; round < 150 && !HasFailure(); ++round)
         compare_with_naive(seed + round, 1 + round % 3, 1 + static_cast<int>(round / 3 % 5), 300, 2 + round % 4);
+}
+
+TEST(Culprits, SumsOfADamagedRecordingStopAtTheEnd) {
+    Stage stage;
+    for (int i = 0; i < 3; ++i) {
+        stage.scene.lock(stage.a, on(1, 1));
+        const std::uint64_t entry = stage.scene.request(stage.b, on(1, 2));
+        stage.scene.unlock(stage.a, on(1, 1));
+        stage.scene.acquired(entry);
+        stage.scene.source.events.back().duration_ns = 7'000'000'000'000'000'000;
+        stage.scene.unlock(stage.b, on(1, 2));
+    }
+    const Report report = stage.scene.play().report;
+    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+    EXPECT_EQ(report.blame.waited_ns, kMost);
+    EXPECT_EQ(report.locks.at(0).waited_ns, kMost);
+    EXPECT_EQ(report.locks.at(0).wait.total, kMost);
+    EXPECT_GE(report.blame.handover_ns, 0);
 }
 
 }  // namespace

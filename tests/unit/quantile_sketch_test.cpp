@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -48,6 +49,13 @@ TEST(QuantileSketch, CountsNegativeDurationsAsZero) {
     sketch.add(-5);
     EXPECT_EQ(sketch.total(), 0);
     EXPECT_EQ(sketch.count(), 1u);
+}
+
+TEST(QuantileSketch, SumOfDurationsFromADamagedRecordingStopsAtTheEnd) {
+    QuantileSketch sketch;
+    for (int i = 0; i < 3; ++i) sketch.add(std::numeric_limits<std::int64_t>::max() / 2 + 2);
+    EXPECT_EQ(sketch.total(), std::numeric_limits<std::int64_t>::max());
+    EXPECT_GT(sketch.distribution().mean, 0);
 }
 
 }  // namespace
