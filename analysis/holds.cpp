@@ -211,6 +211,44 @@ void Holds::drop_all(std::vector<Index> &owned, const HoldEnd &end) {
     }
 }
 
+std::vector<Holds::Kept> Holds::copy_all(const std::vector<Index> &owned) const {
+    std::vector<Kept> all;
+    for (const Index at : owned) {
+        const auto first = static_cast<std::ptrdiff_t>(all.size());
+        for (const RangeMap::Segment &segment : model_.ranges[at].map.segments()) {
+            auto known = std::find_if(all.begin() + first, all.end(), [&](const Kept &one) {
+                return one.hold.entry == model_.holds[segment.hold].entry;
+            });
+            if (known == all.end()) known = all.insert(known, {model_.holds[segment.hold], {}});
+            known->segments.push_back(segment);
+        }
+    }
+    return all;
+}
+
+void Holds::restore(const Kept &kept, Index owner) {
+    const Lock &about = model_.locks[kept.hold.lock];
+    Index index = kNone;
+    for (const RangeMap::Segment &segment : kept.segments) {
+        bool taken = false;
+        model_.for_conflicts(about.domain, about.family, owner, kept.hold.mode, segment.first, segment.last,
+                             [&](Index /*other*/) { taken = true; });
+        if (taken) continue;
+        if (index == kNone) {
+            index = model_.holds.make();
+            model_.holds[index] = kept.hold;
+            model_.holds[index].owner = owner;
+            model_.holds[index].parts = 0;
+            model_.holds[index].culprit = kNone;
+        }
+        Ranges &ranges = model_.ranges[ranges_of(kept.hold.lock, owner)];
+        const RangeMap::Segment part{segment.first, segment.last, index};
+        ranges.map.insert(part);
+        ++model_.holds[index].parts;
+        waits_.obstruct(ranges, part);
+    }
+}
+
 void Holds::evict(const Request &request) {
     for (;;) {
         Index found = kNone;

@@ -57,47 +57,51 @@ void Ownership::descriptor_closed(const Event &event, Index process) {
 void Ownership::descriptor_duplicated(const Event &event, Index process) {
     Index lost = kNone;
     Index description = model_.table.description_at(process, event.fd);
-    if (event.file != 0) description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
+    if (event.file != 0) {
+        description_seen(event);
+        description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
+    }
     HoldEnd end = ended_by(event, Reason::close);
     end.certainty = EndCertainty::approximate;
     if (lost != kNone) description_lost(lost, end);
     if (description == kNone) return;
+    if (event.other == event.fd) model_.table.description(description).named = true;
     lost = model_.table.set_descriptor(process, event.other, description, false);
     if (lost != kNone) description_lost(lost, end);
 }
 
 void Ownership::sharer_seen(const Event &event, Index process) {
+    if (event.other <= 0) return;
+    const auto pid = static_cast<std::int32_t>(event.other);
+    const auto fd = static_cast<std::int64_t>(event.start);
     Index lost = kNone;
     HoldEnd end = ended_by(event, Reason::close);
     end.image = event.process;
     end.certainty = EndCertainty::approximate;
+    Index sharer = model_.table.find_pid(pid);
     Index description = kNone;
     if (event.process == 0) {  // a supervisor's word, which has no part in it
-        description = model_.table.find_description(event.description);
+        // It may have gone by who took the lock. A fork or the process itself knows which description it is.
+        const Index before = sharer == kNone ? kNone : model_.table.description_at(sharer, fd);
+        const bool told = before != kNone && model_.table.description(before).file == model_.locks.file(event.file);
+        if (!told) description_seen(event);
+        description = told ? before : model_.table.find_description(event.description);
     } else {
         description = model_.table.description_at(process, event.fd);
         if (event.file != 0) {
+            description_seen(event);
             description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
         }
     }
     if (lost != kNone) description_lost(lost, end);
-    if (description == kNone || event.other <= 0) return;
-    const auto pid = static_cast<std::int32_t>(event.other);
-    Index sharer = model_.table.find_pid(pid);
+    if (description == kNone) return;
     if (sharer == kNone) sharer = model_.table.add_process(pid);
     Process &known = model_.table.process(sharer);
     if (known.name_image == 0 && event.speaker != 0) {
         known.name_image = event.speaker;
         known.start_time = model_.source.process(event.speaker).start_time;
     }
-    const auto fd = static_cast<std::int64_t>(event.start);
-    const Index before = model_.table.description_at(sharer, fd);
-    if (before == description) return;
-    // A supervisor may have gone by who took the lock. A fork or the process itself knows which description it is.
-    if (event.process == 0 && before != kNone &&
-        model_.table.description(before).file == model_.table.description(description).file) {
-        return;
-    }
+    if (model_.table.description_at(sharer, fd) == description) return;
     lost = model_.table.set_descriptor(sharer, fd, description, true);
     if (lost != kNone) description_lost(lost, end);
 }
