@@ -102,8 +102,8 @@ class ShareTable {
     Share *find(const ShareKey &key) noexcept;
     // The row of the process itself; nullptr: none.
     Share *find_own(const ShareKey &key) noexcept;
-    // The newest row of that file by process `taker`, if that is gone or may not be compared with: for a flock whose
-    // line in fdinfo names it. nullptr also when the taker had several descriptions that it may be.
+    // The newest row of that file by process `taker`, if that is gone, let go of it or may not be compared with: for a
+    // flock whose line in fdinfo names it. nullptr also when the taker had several descriptions that it may be.
     Share *find_taker(const ShareKey &key, std::int32_t taker) noexcept;
 
     // A row for `key`, or the one that it has already, changed; nullptr: there is no room. In one's Turn.
@@ -284,10 +284,10 @@ inline Share *ShareTable::find_taker(const ShareKey &key, std::int32_t taker) no
     bool several = false;
     for_each([&](Share &row) {
         if (row.pid != taker || row.pid_namespace != key.pid_namespace || !of_file(row, key)) return;
-        // Who lives has been compared with. It may have locked another description of the file.
-        if (process_lives(taker) &&
-            compare_descriptors(key.pid, key.fd, taker, row.fd.load(std::memory_order_relaxed)) !=
-                SameDescription::unknown) {
+        // What is open in who lives has been compared with. It may have locked another description of the file.
+        const std::int32_t fd = row.fd.load(std::memory_order_relaxed);
+        if (fd != kNoMore && process_lives(taker) &&
+            compare_descriptors(key.pid, key.fd, taker, fd) != SameDescription::unknown) {
             return;
         }
         if (is_another(row.description.load(std::memory_order_relaxed), key)) return;

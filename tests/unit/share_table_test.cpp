@@ -104,6 +104,15 @@ TEST_F(ShareTableTest, TheDeadTakerOfAFlockIsAWitnessButTheLivingIsNot) {
     ::close(another);
 }
 
+TEST_F(ShareTableTest, ALivingTakerThatLetGoIsAWitness) {
+    table_.put(key(1000), 9, 1, true);
+    EXPECT_EQ(table_.find_taker(key(file_), ::getpid()), nullptr);
+    table_.release(key(1000));
+    const Share *witness = table_.find_taker(key(file_), ::getpid());
+    ASSERT_NE(witness, nullptr);
+    EXPECT_EQ(witness->description.load(), 9U);
+}
+
 TEST_F(ShareTableTest, TheDeadTakerOfSeveralDescriptionsIsNoWitness) {
     const pid_t child = ::fork();
     if (child == 0) ::_exit(0);
