@@ -57,7 +57,7 @@ void Ownership::take_in(const Event &event) {
         case EventKind::process_exec:
             return process_replaced(process, event);
         case EventKind::process_exiting:
-            return end_process(process, {event.t_ns, Reason::exit, EndCertainty::exact, (event.other & 0xff) << 8});
+            return process_exiting(event, process);
         case EventKind::child_wait_begun:
         case EventKind::child_wait_ended:
             return child_wait(event, process);

@@ -14,6 +14,7 @@
 #ifndef PLANLOOP_ANALYSIS_OWNERSHIP_H
 #define PLANLOOP_ANALYSIS_OWNERSHIP_H
 
+#include <array>
 #include <functional>
 
 #include "analysis/holds.h"
@@ -57,6 +58,8 @@ class Ownership {
     void abandon_requests(Index process, std::int64_t t_ns);
     void description_lost(Index description, const HoldEnd &end);
     void description_seen(const Event &event);
+    void process_exiting(const Event &event, Index process);
+    bool has_exited(std::int32_t pid, std::uint32_t image) const;
     void end_process(Index process, const ProcessEnd &end);
     HoldEnd ended_by(const Event &event, Reason reason) const;
 
@@ -72,6 +75,13 @@ class Ownership {
     Holds holds_;
     Observer &observer_;
     std::vector<Gone> gone_;  // the latest
+    // Processes that said that they end: until the kernel has closed what they have open, they are still seen to share.
+    struct Exited {
+        std::int32_t pid = 0;
+        std::uint64_t start_time = 0;
+    };
+    std::array<Exited, 64> exited_;  // the latest, in a circle
+    std::size_t next_exited_ = 0;
 };
 
 }  // namespace planloop::analysis

@@ -74,6 +74,7 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     if (event.other <= 0) return;
     const auto pid = static_cast<std::int32_t>(event.other);
     const auto fd = static_cast<std::int64_t>(event.start);
+    if (has_exited(pid, event.speaker)) return;
     Index lost = kNone;
     HoldEnd end = ended_by(event, Reason::close);
     end.image = event.process;
@@ -188,6 +189,20 @@ void Ownership::process_replaced(Index process, const Event &event) {
 void Ownership::process_left_sight(const Event &event) {
     const Index process = model_.table.find_pid(event.pid);
     if (process != kNone) model_.table.process(process).out_of_sight = true;
+}
+
+void Ownership::process_exiting(const Event &event, Index process) {
+    exited_[next_exited_] = {model_.table.process(process).pid, model_.table.process(process).start_time};
+    next_exited_ = (next_exited_ + 1) % exited_.size();
+    end_process(process, {event.t_ns, Reason::exit, EndCertainty::exact, (event.other & 0xff) << 8});
+}
+
+// `image`: what was heard of the process that has the pid now.
+bool Ownership::has_exited(std::int32_t pid, std::uint32_t image) const {
+    const std::uint64_t start_time = image == 0 ? 0 : model_.source.process(image).start_time;
+    return start_time != 0 && std::any_of(exited_.begin(), exited_.end(), [&](const Exited &one) {
+               return one.pid == pid && one.start_time == start_time;
+           });
 }
 
 void Ownership::process_ended(const Event &event) {
