@@ -146,6 +146,23 @@ TEST(OwnershipAtTheEnd, WhoWasOnlyHeardOfAndIsGoneMayHaveEndedByExit) {
     }
 }
 
+// It has closed nothing yet when its parent looks, and is reaped a moment later.
+TEST(OwnershipAtTheEnd, WhoIsSeenToShareWhileItExitsHasExited) {
+    Scene scene = scene_with_files();
+    const Actor shell = scene.process(101, "sh");
+    const Actor taker = scene.process(102, "flock", shell, 500);
+    scene.lock(taker, {.fd = 9, .description = 1});
+    scene.sharer(taker, {.fd = 9, .description = 1}, shell.pid, 9);
+    scene.exit(taker);
+    scene.sharer(shell, {.fd = 9, .description = 1}, taker.pid, 9);
+    scene.source.events.back().speaker = taker.image;
+    scene.ended(102, -1);
+    const Outcome outcome = scene.play();
+    EXPECT_EQ(outcome.count("killed_while_holding"), 0u);
+    ASSERT_EQ(outcome.report.held.size(), 1u);
+    EXPECT_EQ(test::holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{shell.pid});
+}
+
 TEST(OwnershipAtTheEnd, WhatARunningProcessHoldsLastsUntilNow) {
     const auto hold_total_ns = [](std::int64_t after_last_ns, bool runs) {
         Scene scene = scene_with_files();
