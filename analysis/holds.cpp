@@ -177,7 +177,7 @@ void Holds::pop(Index index, std::uint64_t entry, const HoldEnd &end) {
 
 void Holds::finish_hold(Index hold, const HoldEnd &end) {
     const Hold &ended = model_.holds[hold];
-    model_.locks[ended.lock].hold.add(end.t_ns - ended.since_ns);
+    if (!ended.summed) model_.locks[ended.lock].hold.add(end.t_ns - ended.since_ns);
     observer_.hold_ended(hold, end);
 }
 
@@ -240,6 +240,7 @@ void Holds::restore(const Kept &kept, Index owner) {
             model_.holds[index].owner = owner;
             model_.holds[index].parts = 0;
             model_.holds[index].culprit = kNone;
+            model_.holds[index].summed = true;
         }
         Ranges &ranges = model_.ranges[ranges_of(kept.hold.lock, owner)];
         const RangeMap::Segment part{segment.first, segment.last, index};

@@ -82,9 +82,11 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     Index sharer = model_.table.find_pid(pid);
     Index description = kNone;
     if (event.process == 0) {  // a supervisor's word, which has no part in it
-        // It may have gone by who took the lock. A fork or the process itself knows which description it is.
+        // It may have gone by who took the lock. A fork knows which description it is, and so does who locked it. Who
+        // used it else has given it a number of its own, without knowing whose it is.
         const Index before = sharer == kNone ? kNone : model_.table.description_at(sharer, fd);
-        const bool told = before != kNone && model_.table.description(before).file == model_.locks.file(event.file);
+        const bool told = before != kNone && model_.table.description(before).file == model_.locks.file(event.file) &&
+                          (model_.table.is_inherited(sharer, fd) || !model_.table.description(before).owned.empty());
         if (!told) description_seen(event);
         description = told ? before : model_.table.find_description(event.description);
     } else {

@@ -136,6 +136,11 @@ Index ProcessTable::description_at(Index process, std::int64_t fd) const {
     return found == nullptr ? kNone : found->description;
 }
 
+bool ProcessTable::is_inherited(Index process, std::int64_t fd) const {
+    const Descriptor *found = find_descriptor(process, fd);
+    return found != nullptr && found->inherited;
+}
+
 Index ProcessTable::make_description(Index file, std::uint32_t number) {
     const Index index = descriptions_.make();
     descriptions_[index].file = file;

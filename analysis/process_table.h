@@ -121,6 +121,8 @@ class ProcessTable {
         return known ? entry->description : learn_description(process, event, file, lost);
     }
     Index description_at(Index process, std::int64_t fd) const;
+    // Whether the descriptor came from another process or image and has not been used since.
+    bool is_inherited(Index process, std::int64_t fd) const;
     Index find_description(std::uint32_t number) const { return by_number_.find(number); }
     // Each returns the description that nobody has any more, or kNone.
     Index set_descriptor(Index process, std::int64_t fd, Index description, bool inherited);

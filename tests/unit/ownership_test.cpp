@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "tests/support/ownership_scene.h"
@@ -149,6 +150,28 @@ TEST(Ownership, ASupervisorsWordDoesNotReplaceWhatAForkTold) {
     ASSERT_EQ(outcome.report.held.size(), 2u);
     EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{child.pid});
     EXPECT_EQ(holder_pids(outcome.report.held[1]), std::vector<std::int32_t>{younger.pid});
+}
+
+// A POSIX lock gives the description of its descriptor a number, and nobody knows that a child gave it another one.
+TEST(Ownership, ASupervisorsWordTellsWhoseADescriptorIsThatWasUsedUnderAnotherNumber) {
+    Scene scene = scene_with_files();
+    const Target own{.fd = 3, .description = 1, .family = wire::Family::posix, .len = 10};
+    const Actor parent = scene.process(101, "x");
+    scene.lock(parent, own);
+    const Actor child = scene.process(102, "x");
+    scene.lock(child, {.fd = 33, .description = 2});
+    scene.sharer(child, {.fd = 33, .description = 2}, 101, 33);
+    scene.sharer(Actor{}, {.fd = -1, .description = 2}, 101, 3);
+    Target other = own;
+    other.fd = 33;
+    other.start = 20;
+    scene.lock(parent, other);
+    scene.exit(child);
+    const Outcome outcome = scene.play();
+    const auto flock = std::find_if(outcome.report.held.begin(), outcome.report.held.end(),
+                                    [](const HeldLock &row) { return row.lock.starts_with("flock"); });
+    ASSERT_NE(flock, outcome.report.held.end());
+    EXPECT_EQ(holder_pids(*flock), std::vector<std::int32_t>{parent.pid});
 }
 
 // A supervisor finds a sharer some milliseconds late, and who nobody asked speaks first when it lets go itself.
