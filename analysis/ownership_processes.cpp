@@ -103,6 +103,8 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     if (known.name_image == 0 && event.speaker != 0) {
         known.name_image = event.speaker;
         known.start_time = model_.source.process(event.speaker).start_time;
+    } else if (known.name_image == 0) {
+        known.name_image = event.process;  // a child that was spawned and has not spoken: named as its parent
     }
     if (model_.table.description_at(sharer, fd) == description) return;
     lost = model_.table.set_descriptor(sharer, fd, description, true);

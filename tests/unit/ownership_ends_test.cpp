@@ -146,6 +146,20 @@ TEST(OwnershipAtTheEnd, WhoWasOnlyHeardOfAndIsGoneMayHaveEndedByExit) {
     }
 }
 
+TEST(OwnershipAtTheEnd, ASpawnedChildThatIsKilledBeforeItSpokeIsNamedAsItsParent) {
+    Scene scene = scene_with_files();
+    const Actor parent = scene.process(101, "sh");
+    scene.lock(parent, {.description = 1});
+    scene.sharer(parent, {.description = 1}, 102, 3);
+    scene.at(1'000).exit(parent);
+    scene.at(2'000).ended(102, kSigkill);
+    const Outcome outcome = scene.play();
+    const auto released = outcome.of(EventKind::lock_released);
+    ASSERT_EQ(released.size(), 1u);
+    EXPECT_EQ(released[0]->pid, 102);
+    EXPECT_EQ(released[0]->process, "sh");
+}
+
 // It has closed nothing yet when its parent looks, and is reaped a moment later.
 TEST(OwnershipAtTheEnd, WhoIsSeenToShareWhileItExitsHasExited) {
     Scene scene = scene_with_files();
