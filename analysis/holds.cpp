@@ -177,7 +177,7 @@ void Holds::pop(Index index, std::uint64_t entry, const HoldEnd &end) {
 
 void Holds::finish_hold(Index hold, const HoldEnd &end) {
     const Hold &ended = model_.holds[hold];
-    if (!ended.summed) model_.locks[ended.lock].hold.add(end.t_ns - ended.since_ns);
+    model_.locks[ended.lock].hold.add(end.t_ns - ended.since_ns);
     observer_.hold_ended(hold, end);
 }
 
@@ -208,45 +208,6 @@ void Holds::drop_all(std::vector<Index> &owned, const HoldEnd &end) {
             pop(ranges, 0, end);
         else
             cut(ranges, 0, kEndOfFile, end);
-    }
-}
-
-std::vector<Holds::Kept> Holds::copy_all(const std::vector<Index> &owned) const {
-    std::vector<Kept> all;
-    for (const Index at : owned) {
-        const auto first = static_cast<std::ptrdiff_t>(all.size());
-        for (const RangeMap::Segment &segment : model_.ranges[at].map.segments()) {
-            auto known = std::find_if(all.begin() + first, all.end(), [&](const Kept &one) {
-                return one.hold.entry == model_.holds[segment.hold].entry;
-            });
-            if (known == all.end()) known = all.insert(known, {model_.holds[segment.hold], {}});
-            known->segments.push_back(segment);
-        }
-    }
-    return all;
-}
-
-void Holds::restore(const Kept &kept, Index owner) {
-    const Lock &about = model_.locks[kept.hold.lock];
-    Index index = kNone;
-    for (const RangeMap::Segment &segment : kept.segments) {
-        bool taken = false;
-        model_.for_conflicts(about.domain, about.family, owner, kept.hold.mode, segment.first, segment.last,
-                             [&](Index /*other*/) { taken = true; });
-        if (taken) continue;
-        if (index == kNone) {
-            index = model_.holds.make();
-            model_.holds[index] = kept.hold;
-            model_.holds[index].owner = owner;
-            model_.holds[index].parts = 0;
-            model_.holds[index].culprit = kNone;
-            model_.holds[index].summed = true;
-        }
-        Ranges &ranges = model_.ranges[ranges_of(kept.hold.lock, owner)];
-        const RangeMap::Segment part{segment.first, segment.last, index};
-        ranges.map.insert(part);
-        ++model_.holds[index].parts;
-        waits_.obstruct(ranges, part);
     }
 }
 

@@ -31,15 +31,6 @@ class Holds {
     wire::Mode mode_of(Index lock, Index owner) const;
     // Ends all that an owner has; `owned` is its list.
     void drop_all(std::vector<Index> &owned, const HoldEnd &end);
-    // Holds as they were, to be put back.
-    struct Kept {
-        Hold hold;
-        std::vector<RangeMap::Segment> segments;
-    };
-    std::vector<Kept> copy_all(const std::vector<Index> &owned) const;
-    // Puts a hold that had ended back for `owner`, who holds nothing there, except where others have proved that it
-    // had. Its end was told, so nobody is told that it begins.
-    void restore(const Kept &kept, Index owner);
 
     std::uint64_t new_ticket() { return ++tickets_; }
     void decide(std::uint64_t ticket, Reason reason, EndCertainty certainty) {

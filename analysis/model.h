@@ -34,7 +34,6 @@ struct Hold {
     Index thread = kNone;    // that took it, while its stream is still `stream`
     Index culprit = kNone;   // in Culprits; kNone: not known yet
     bool listed = false;     // in the report
-    bool summed = false;     // restored: its first end was told, and its time until then is in all sums
 
     void clear() { *this = Hold{}; }
 };

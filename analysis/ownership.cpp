@@ -1,8 +1,6 @@
 #include "analysis/ownership.h"
 
-#include <algorithm>
 #include <cerrno>
-#include <utility>
 
 #include "analysis/saturate.h"
 
@@ -196,29 +194,8 @@ void Ownership::lock_released(const Event &event, Index process) {
 }
 
 void Ownership::description_lost(Index description, const HoldEnd &end) {
-    constexpr std::size_t kMostGone = 64;
-    Description &lost = model_.table.description(description);
-    if (lost.named && !lost.owned.empty()) {
-        if (gone_.size() == kMostGone) gone_.erase(gone_.begin());
-        gone_.push_back({lost.file, lost.numbers, holds_.copy_all(lost.owned)});
-    }
-    holds_.drop_all(lost.owned, end);
+    holds_.drop_all(model_.table.description(description).owned, end);
     model_.table.release_description(description);
-}
-
-// Somebody has the description that the event names. A number is never given to another one.
-void Ownership::description_seen(const Event &event) {
-    if (gone_.empty() || model_.table.find_description(event.description) != kNone) return;
-    const Index file = model_.locks.file(event.file);
-    const auto found = std::find_if(gone_.begin(), gone_.end(), [&](const Gone &one) {
-        return one.file == file &&
-               std::find(one.numbers.begin(), one.numbers.end(), event.description) != one.numbers.end();
-    });
-    if (found == gone_.end()) return;
-    const Gone back = std::move(*found);
-    gone_.erase(found);
-    const Index description = model_.table.restore_description(back.file, back.numbers);
-    for (const Holds::Kept &kept : back.holds) holds_.restore(kept, description);
 }
 
 void Ownership::request_over(Index index, const RequestEnd &end) {

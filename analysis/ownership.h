@@ -7,8 +7,7 @@
 //
 // flock conversions drop the old lock when the call begins; range locks are converted when the call succeeds. What was
 // never recorded (an unseen close, a death that nobody watched) is found out by contradiction: who got a lock
-// exclusively proves that nobody else has it. And who is seen to share a description that seemed to be gone proves that
-// its locks are held still.
+// exclusively proves that nobody else has it.
 //
 // Threads: externally synchronised. Cost of an event: constant, plus the waiters and holders of its lock.
 #ifndef PLANLOOP_ANALYSIS_OWNERSHIP_H
@@ -57,24 +56,15 @@ class Ownership {
     void request_over(Index request, const RequestEnd &end);
     void abandon_requests(Index process, std::int64_t t_ns);
     void description_lost(Index description, const HoldEnd &end);
-    void description_seen(const Event &event);
     void process_exiting(const Event &event, Index process);
     bool has_exited(std::int32_t pid, std::uint32_t image) const;
     void end_process(Index process, const ProcessEnd &end);
     HoldEnd ended_by(const Event &event, Reason reason) const;
 
-    // A description that seemed to be gone with the locks on it: its last sharer that anybody had told of let go.
-    struct Gone {
-        Index file = kNone;
-        std::vector<std::uint32_t> numbers;
-        std::vector<Holds::Kept> holds;
-    };
-
     Model &model_;
     Waits waits_;
     Holds holds_;
     Observer &observer_;
-    std::vector<Gone> gone_;  // the latest
     // Processes that said that they end: until the kernel has closed what they have open, they are still seen to share.
     struct Exited {
         std::int32_t pid = 0;

@@ -57,15 +57,11 @@ void Ownership::descriptor_closed(const Event &event, Index process) {
 void Ownership::descriptor_duplicated(const Event &event, Index process) {
     Index lost = kNone;
     Index description = model_.table.description_at(process, event.fd);
-    if (event.file != 0) {
-        description_seen(event);
-        description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
-    }
+    if (event.file != 0) description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
     HoldEnd end = ended_by(event, Reason::close);
     end.certainty = EndCertainty::approximate;
     if (lost != kNone) description_lost(lost, end);
     if (description == kNone) return;
-    if (event.other == event.fd) model_.table.description(description).named = true;
     lost = model_.table.set_descriptor(process, event.other, description, false);
     if (lost != kNone) description_lost(lost, end);
 }
@@ -87,12 +83,10 @@ void Ownership::sharer_seen(const Event &event, Index process) {
         const Index before = sharer == kNone ? kNone : model_.table.description_at(sharer, fd);
         const bool told = before != kNone && model_.table.description(before).file == model_.locks.file(event.file) &&
                           (model_.table.is_inherited(sharer, fd) || !model_.table.description(before).owned.empty());
-        if (!told) description_seen(event);
         description = told ? before : model_.table.find_description(event.description);
     } else {
         description = model_.table.description_at(process, event.fd);
         if (event.file != 0) {
-            description_seen(event);
             description = model_.table.description_of(process, event, model_.locks.file(event.file), lost);
         }
     }

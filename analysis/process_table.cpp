@@ -28,7 +28,6 @@ void Description::clear() {
     sharers.clear();
     owned.clear();
     numbers.clear();
-    named = false;
 }
 
 Index ProcessTable::add_process(std::int32_t pid) {
@@ -222,13 +221,6 @@ void ProcessTable::release_description(Index description) {
     for (const std::uint32_t number : descriptions_[description].numbers)
         if (by_number_.find(number) == description) by_number_.erase(number);
     descriptions_.release(description);
-}
-
-Index ProcessTable::restore_description(Index file, const std::vector<std::uint32_t> &numbers) {
-    const Index description = make_description(file, 0);
-    for (const std::uint32_t number : numbers) adopt_number(description, number);
-    descriptions_[description].named = true;
-    return description;
 }
 
 Index ProcessTable::learn_description(Index process, const Event &event, Index file, Index &lost) {

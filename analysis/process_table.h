@@ -80,7 +80,6 @@ struct Description {
     std::vector<Sharer> sharers;
     std::vector<Index> owned;            // Ranges
     std::vector<std::uint32_t> numbers;  // that the source uses for it
-    bool named = false;                  // in the share table: there may be sharers that nobody has told of yet
 
     void clear();
 };
@@ -128,8 +127,6 @@ class ProcessTable {
     Index set_descriptor(Index process, std::int64_t fd, Index description, bool inherited);
     Index drop_descriptor(Index process, std::int64_t fd);
     void release_description(Index description);
-    // One that was released, and now has its numbers again.
-    Index restore_description(Index file, const std::vector<std::uint32_t> &numbers);
 
     bool shares(Index process, Index description) const;
     // Calls visit(process) for each known child that the thread waits for.

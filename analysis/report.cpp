@@ -147,7 +147,7 @@ void close_books(Model &model, Waits &waits, SiteStatistics &sites, Report &repo
             for (const RangeMap::Segment &segment : model.ranges[at].map.segments()) {
                 Hold &hold = model.holds[segment.hold];
                 if (hold.lock != lock) continue;
-                if (!hold.listed && !hold.summed) {
+                if (!hold.listed) {
                     model.locks[hold.lock].hold.add(to - hold.since_ns);
                     sites.hold_ended(hold, to);
                 }

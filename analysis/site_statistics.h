@@ -21,9 +21,7 @@ class SiteStatistics {
 
     void waited(const Request &request, const WaitEnd &end);
     void request_done(const Request &request, const RequestEnd &end);
-    void hold_ended(const Hold &hold, std::int64_t t_ns) {
-        if (!hold.summed) at(hold.site, hold.image).hold.add(t_ns - hold.since_ns);
-    }
+    void hold_ended(const Hold &hold, std::int64_t t_ns) { at(hold.site, hold.image).hold.add(t_ns - hold.since_ns); }
     // Also what is held when the recording ends.
     void fill(std::vector<CallSiteRow> &rows, std::size_t named_call_sites) const;
 

@@ -145,10 +145,6 @@ class Scene {
         made.fd = fd;
         made.other = copy;
     }
-    // Says that it has the description, which the share table names.
-    void shares(const Actor &who, const Target &what) {
-        lock_event(who, analysis::EventKind::descriptor_duplicated, what).other = what.fd;
-    }
     Actor fork(const Actor &parent, std::int32_t child, const std::string &name) {
         event(parent, analysis::EventKind::process_forked).other = child;
         return process(child, name, parent);

@@ -174,51 +174,6 @@ TEST(Ownership, ASupervisorsWordTellsWhoseADescriptorIsThatWasUsedUnderAnotherNu
     EXPECT_EQ(holder_pids(*flock), std::vector<std::int32_t>{parent.pid});
 }
 
-// A supervisor finds a sharer some milliseconds late, and who nobody asked speaks first when it lets go itself.
-TEST(Ownership, WhoIsSeenToShareADescriptionThatSeemedGoneHoldsOn) {
-    const Target nine{.fd = 9, .description = 1};
-    for (const bool supervised : {true, false}) {
-        Scene scene = scene_with_files();
-        const Actor flock = scene.process(202, "flock");
-        scene.shares(flock, nine);
-        scene.lock(flock, nine);
-        scene.exit(flock);
-        const Actor waiter = scene.process(203, "x");
-        scene.request(waiter, {.description = 2});
-        const Actor job = scene.process(204, "job");
-        scene.at(5'000);
-        if (supervised)
-            scene.sharer(Actor{}, {.fd = -1, .description = 1}, job.pid, 9);
-        else
-            scene.shares(job, nine);
-        Outcome outcome = scene.play();
-        ASSERT_EQ(outcome.report.held.size(), 1u) << supervised;
-        EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{job.pid});
-        EXPECT_EQ(outcome.report.held[0].acquired_by.pid, flock.pid);
-        ASSERT_EQ(outcome.report.waiting.size(), 1u);
-        ASSERT_EQ(outcome.report.waiting[0].blocked_by.size(), 1u);
-        scene.at(9'000).close(job, 9, 1);
-        outcome = scene.play();
-        EXPECT_TRUE(outcome.report.held.empty());
-        EXPECT_EQ(outcome.of(EventKind::lock_released).back()->pid, job.pid);
-    }
-}
-
-TEST(Ownership, WhatOthersHaveTakenSinceIsNotHeldOnTo) {
-    Scene scene = scene_with_files();
-    const Actor flock = scene.process(202, "flock");
-    const Target nine{.fd = 9, .description = 1};
-    scene.shares(flock, nine);
-    scene.lock(flock, nine);
-    scene.exit(flock);
-    const Actor next = scene.process(203, "x");
-    scene.lock(next, {.description = 2});
-    scene.sharer(Actor{}, {.fd = -1, .description = 1}, 204, 9);
-    const Outcome outcome = scene.play();
-    ASSERT_EQ(outcome.report.held.size(), 1u);
-    EXPECT_EQ(holder_pids(outcome.report.held[0]), std::vector<std::int32_t>{next.pid});
-}
-
 // exec 9>f; flock 9; flock -u 9: the second flock(1) has another number for the same description.
 TEST(Ownership, InheritedDescriptorUnderANewNumberIsTheSameDescription) {
     Scene scene = scene_with_files();
