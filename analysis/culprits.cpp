@@ -64,7 +64,8 @@ void Culprits::add_stopped(Index index, int level, std::vector<Index> &out) cons
         return;
     }
     if (!thread.waits_for_child || level == kGenerations) return;
-    model_.table.for_awaited_children(thread, [&](Index child) {
+    model_.table.for_awaited_children(thread, [&](Index child, std::int32_t between) {
+        if (between != 0) return;
         for (const Index one : model_.table.process(child).threads) add_stopped(one, level + 1, out);
     });
 }

@@ -139,7 +139,8 @@ void Culprits::mark_thread(Index index, int level) {
     for (Index request = thread.request; request != kNone; request = model_.requests[request].outer)
         mark(model_.requests[request]);
     if (!thread.waits_for_child || level == kGenerations) return;
-    model_.table.for_awaited_children(thread, [&](Index child) {
+    model_.table.for_awaited_children(thread, [&](Index child, std::int32_t between) {
+        if (between != 0) return;
         for (const Index one : model_.table.process(child).threads) mark_thread(one, level + 1);
     });
 }

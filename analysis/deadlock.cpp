@@ -32,13 +32,27 @@ class Unique {
     std::set<T> seen_;
 };
 
+// The member itself if it has the hold; else who took it, if that one still has it.
+Keeper keeper_of(const Model &model, const DeadlockMember &member, const Hold &hold) {
+    Keeper keeper;
+    bool own = false;
+    model.for_holders(hold, [&](Index index) {
+        const Process &process = model.table.process(index);
+        own = own || process.pid == member.pid;
+        if (keeper.pid == 0 || process.pid == hold.pid) keeper = {process.pid, process.name_image};
+    });
+    return own ? Keeper{} : keeper;
+}
+
 // In the order of the locks, each once.
 void add_hold(const Model &model, DeadlockMember &member, const Hold &hold) {
     model.for_holders(hold, [&](Index process) { add_unique(member.holders, model.table.process(process).pid); });
     member.taker = hold.pid;
     const auto at = std::lower_bound(member.holds.begin(), member.holds.end(), hold.lock);
     if (at != member.holds.end() && *at == hold.lock) return;
-    member.holds_from.insert(member.holds_from.begin() + (at - member.holds.begin()), hold.site);
+    const auto place = at - member.holds.begin();
+    member.holds_from.insert(member.holds_from.begin() + place, hold.site);
+    member.keepers.insert(member.keepers.begin() + place, keeper_of(model, member, hold));
     member.holds.insert(at, hold.lock);
 }
 
@@ -72,22 +86,59 @@ std::string locks_of(const Model &model, const std::vector<Index> &locks) {
     return list_words(names, kTold);
 }
 
+std::string keeper_name(const Model &model, const Keeper &keeper) {
+    return process_words(model, keeper.image, keeper.pid);
+}
+
+// Who holds what others wait for through the member.
+std::string holder_name(const Model &model, const DeadlockMember &member) {
+    return member.kept() ? keeper_name(model, member.keepers.front()) : name_of(model, member);
+}
+
+// The member's part in the ring up to what it waits for.
+std::string part_words(const Model &model, const DeadlockMember &member) {
+    if (member.holds.empty()) return fmt::format("{} stands in the way and", name_of(model, member));
+    std::vector<Index> own;
+    std::string words;
+    for (std::size_t i = 0; i < member.holds.size(); ++i) {
+        if (member.keepers[i].pid == 0)
+            own.push_back(member.holds[i]);
+        else
+            words += fmt::format("{}{} holds {}", words.empty() ? "" : " and ", keeper_name(model, member.keepers[i]),
+                                 lock_words(model, member.holds[i]));
+    }
+    if (words.empty()) return fmt::format("{} holds {} and", name_of(model, member), locks_of(model, own));
+    words += fmt::format(" and waits for {} to end, which", name_of(model, member));
+    return own.empty() ? words : fmt::format("{} holds {} and", words, locks_of(model, own));
+}
+
 std::string ring_words(const Model &model, const Deadlock &deadlock) {
     const std::vector<DeadlockMember> &members = deadlock.members;
     std::string words;
     const std::size_t told = std::min(members.size(), kTold);
     for (std::size_t i = 0; i < told; ++i) {
         const DeadlockMember &member = members[i];
-        words += fmt::format("{}{} {}{} and waits for {}", i == 0 ? "" : "; ", name_of(model, member),
-                             member.holds.empty() ? "stands in the way" : "holds ", locks_of(model, member.holds),
+        words += fmt::format("{}{} waits for {}", i == 0 ? "" : "; ", part_words(model, member),
                              lock_words(model, member.waits_for));
         std::vector<std::string> blockers;
-        for (const std::size_t on : member.waits_on) blockers.push_back(name_of(model, members[on]));
+        for (const std::size_t on : member.waits_on) add_unique(blockers, holder_name(model, members[on]));
         if (!blockers.empty())
             words += fmt::format(", which {} {}", list_words(blockers, kTold), blockers.size() > 1 ? "hold" : "holds");
     }
     if (told < members.size()) words += fmt::format("; and so on through {} more", members.size() - told);
     return words + ".";
+}
+
+// For a lock that a process holds while it waits for the member. POSIX locks cannot be passed on.
+std::string release_advice(const Model &model, const DeadlockMember &member) {
+    const Keeper &keeper = member.keepers.front();
+    const std::string lock = lock_words(model, member.holds.front());
+    const bool inheritable = owner_kind(model.locks[member.holds.front()].family) == wire::Owner::description;
+    return fmt::format(" Let {} release {} before it starts and waits for what needs that lock too{}.",
+                       keeper_name(model, keeper), lock,
+                       inheritable ? ", or pass on the open file that is locked already (in a shell: by its "
+                                     "descriptor, as flock 9)"
+                                   : "");
 }
 
 std::string advice(const Model &model, const Deadlock &deadlock) {
@@ -101,6 +152,7 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
     }
     if (deadlock.members.size() == 1) {
         const DeadlockMember &only = deadlock.members.front();
+        if (only.kept()) return release_advice(model, only);
         if (only.taker != only.pid)
             return " Lock it only once: let this command use the open file that is locked already (in a shell: by its "
                    "descriptor, as flock 9), or unlock it before.";
@@ -108,6 +160,15 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
                            names.front());
     }
     if (locks.size() == 1) {
+        const bool inherited =
+            std::none_of(deadlock.members.begin(), deadlock.members.end(),
+                         [](const DeadlockMember &member) { return member.taker == member.pid && !member.kept(); });
+        if (inherited && deadlock.members.front().kept()) return release_advice(model, deadlock.members.front());
+        if (inherited)
+            return fmt::format(
+                " They all have the open file through which {} is locked already, and lock it again through another: "
+                "let them use that one (in a shell: by its descriptor, as flock 9), or unlock it before they begin.",
+                names.front());
         return fmt::format(
             " They hold parts of {0}, or hold it shared, and ask for more of it: take all that is needed in one call, "
             "exclusively, or take its ranges in ascending order everywhere.",
@@ -131,17 +192,26 @@ std::string advice(const Model &model, const Deadlock &deadlock) {
     if (!ring) return words;
     for (const DeadlockMember &member : deadlock.members) {
         if (lock_words(model, member.waits_for) != names.front()) continue;
-        words += fmt::format(" The one to change is {}{}: it held {} when it asked for {}.", name_of(model, member),
-                             starter_words(starter_of(model, member.image)), last, names.front());
+        words += fmt::format(" The one to change is {}{}: it held {} when it asked for {}.", holder_name(model, member),
+                             member.kept() ? "" : starter_words(starter_of(model, member.image)), last, names.front());
         break;
     }
     return words;
 }
 
-// Of a lock that it did not take itself.
-std::string inheritance_words(const Model &model, const DeadlockMember &member) {
-    if (member.taker == member.pid) return "";
-    return ", through an open file that it inherited" + starter_words(starter_of(model, member.image));
+// Of who waits for itself.
+std::string self_words(const Model &model, const DeadlockMember &member) {
+    const std::string name = name_of(model, member), lock = lock_words(model, member.waits_for);
+    if (member.kept()) {
+        const Keeper &keeper = member.keepers.front();
+        const std::string &command = model.source.process(keeper.image).command_line;
+        return fmt::format("{0} waits for {1}, which {2}{3} holds while it waits for {0} to end.", name, lock,
+                           keeper_name(model, keeper), command.empty() ? "" : fmt::format(" ({})", command));
+    }
+    std::string how;
+    if (member.taker != member.pid)
+        how = ", through an open file that it inherited" + starter_words(starter_of(model, member.image));
+    return fmt::format("{} waits for itself: it waits for {}, which it holds already{}.", name, lock, how);
 }
 
 // Of those in the ring the one whose locks the fewest others have too, with all who have them: whoever is left of a
@@ -175,6 +245,11 @@ std::string weakness_words(const Model &model, const std::vector<Weakness> &weak
             case Weakness::taker:
                 words.push_back(fmt::format("{}, which took {}, is not known to be blocked", who, lock));
                 break;
+            case Weakness::between:
+                words.push_back(fmt::format(
+                    "{}, for which the holder of {} waits, may do something else than wait (it is not recorded)", who,
+                    lock));
+                break;
         }
     }
     if (words.empty()) return "";
@@ -193,14 +268,16 @@ std::vector<DeadlockMember> describe_members(const Model &model, const WaitGraph
                                              const std::vector<Index> &threads) {
     std::vector<DeadlockMember> members(threads.size());
     FlatMap places;
-    for (std::size_t i = 0; i < threads.size(); ++i) places.put(threads[i], static_cast<Index>(i));
+    for (std::size_t i = 0; i < threads.size(); ++i) {
+        places.put(threads[i], static_cast<Index>(i));
+        members[i].pid = model.requests[model.blocked_request(threads[i])].pid;
+    }
     std::vector<WaitGraph::Edge> edges;
     for (std::size_t i = 0; i < threads.size(); ++i) {
         const Request &request = model.requests[model.blocked_request(threads[i])];
         DeadlockMember &member = members[i];
         member.stream = request.stream;
         member.image = request.image;
-        member.pid = request.pid;
         member.tid = request.tid;
         member.entry = request.entry;
         member.since_ns = request.call_ns;
@@ -244,14 +321,22 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     finding.resolved_by = deadlock.resolved_by;
 
     Unique<std::string> locks(finding.locks);
+    std::set<std::int32_t> keepers;
     for (const DeadlockMember &member : members) {
         Participant participant = participant_of(model, member.image, member.pid, member.tid);
-        for (const Index lock : member.holds) {
-            participant.holds.push_back(model.locks[lock].id);
-            locks.add(model.locks[lock].id);
+        for (std::size_t i = 0; i < member.holds.size(); ++i) {
+            const std::string &id = model.locks[member.holds[i]].id;
+            const Keeper &keeper = member.keepers[i];
+            locks.add(id);
+            if (keeper.pid == 0) {
+                participant.holds.push_back(id);
+                participant.holds_from.push_back(model.source.call_site(member.holds_from[i]));
+                continue;
+            }
+            participant.parent_holds.push_back(id);
+            if (keepers.insert(keeper.pid).second)
+                finding.also_held_by.push_back({keeper.pid, model.source.process(keeper.image).name});
         }
-        for (const std::uint32_t site : member.holds_from)
-            participant.holds_from.push_back(model.source.call_site(site));
         participant.asked_ns = member.since_ns - from_utc_ns;
         participant.times = deadlock.times;
         participant.asked_at = model.source.call_site(member.site);
@@ -262,7 +347,8 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
         finding.participants.push_back(std::move(participant));
     }
     for (const Weakness &weakness : deadlock.weaknesses)
-        if (weakness.kind != Weakness::other_thread)
+        if (weakness.kind != Weakness::other_thread && weakness.kind != Weakness::between &&
+            keepers.insert(weakness.pid).second)
             finding.also_held_by.push_back({weakness.pid, model.source.process(weakness.image).name});
 
     std::set<std::int32_t> pids;
@@ -270,9 +356,7 @@ Finding deadlock_finding(const Model &model, const Deadlock &deadlock, std::int6
     const char *what = pids.size() == members.size() ? "processes" : "threads";
     std::string &text = finding.summary;
     if (members.size() == 1)
-        text = fmt::format("{0} waits for itself: it waits for {1}, which it holds already{2}.",
-                           name_of(model, members.front()), lock_words(model, members.front().waits_for),
-                           inheritance_words(model, members.front()));
+        text = self_words(model, members.front());
     else
         text = fmt::format("{} {} wait for each other in a circle (deadlock): {}", members.size(), what,
                            ring_words(model, deadlock));

@@ -3,12 +3,20 @@
 #define PLANLOOP_ANALYSIS_DEADLOCK_H
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "analysis/wait_graph.h"
 
 namespace planloop::analysis {
+
+// Who holds what stands in others' way through a member, where that is not the member itself: a process that waits for
+// it to end.
+struct Keeper {
+    std::int32_t pid = 0;  // 0: the member itself
+    std::uint32_t image = 0;
+};
 
 struct DeadlockMember {
     std::uint32_t stream = 0, image = 0;
@@ -18,12 +26,15 @@ struct DeadlockMember {
     wire::Mode mode{};
     ByteRange wanted;                       // as asked for
     Index waits_for = kNone;                // lock
-    std::vector<Index> holds;               // locks that other members wait for
+    std::vector<Index> holds;               // locks that other members wait for; `keepers` says who has them
+    std::vector<Keeper> keepers;            // as `holds`
     std::vector<std::uint32_t> holds_from;  // call sites, as `holds`; 0: not known
     std::uint32_t site = 0;                 // of the blocked call
     std::vector<std::size_t> waits_on;      // places among the members
     std::vector<std::int32_t> holders;      // pids of all processes that have `holds`
     std::int32_t taker = 0;                 // pid of who took the last of them
+
+    bool kept() const { return !keepers.empty() && keepers.front().pid != 0; }
 };
 
 // A parent's wait for its child that closed a circle, or made one certain. Who kills a child and then waits for it
@@ -58,7 +69,8 @@ struct Deadlock {
     std::vector<Weakness> weaknesses;
     std::vector<std::int32_t> suspects;  // settling: pids whose end may have let the first one go on
     ClosingWait wait;
-    std::uint32_t times = 1;  // it broke up and closed again
+    std::uint32_t times = 1;          // it broke up and closed again
+    std::shared_ptr<Deadlock> whole;  // of which it is what is left; the others went on
 
     bool simple() const;  // one ring, each waits for one other
     void clear() { *this = Deadlock{}; }

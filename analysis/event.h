@@ -29,7 +29,8 @@ enum class EventKind : std::uint8_t {
     process_exiting,        // it is about to end by itself; `other`: exit status
     process_ended,  // a supervisor saw it gone; `process` 0 when it never attached; `other`: wait status, -1 unknown;
                     // `pid` says who; `start`: its start time, 0 unknown
-    sharer_seen,    // the process with pid `other` shares the description of `fd`, under its descriptor `start`
+    sharer_seen,  // the process with pid `other` shares the description of `fd`, under its descriptor `start`; with no
+                  // `process` and no description: it shares none, but a process that is recorded came from it
     child_wait_begun,  // waits for its child `other` (as waitpid's pid argument)
     child_wait_ended,
     not_traced,  // a program started in which the shim cannot be: `pid`, `other`: wire::NotTracedCause

@@ -51,6 +51,7 @@ std::set<std::string, std::less<>> locks_of(const Finding &finding) {
     std::set<std::string, std::less<>> ids(finding.locks.begin(), finding.locks.end());
     for (const Participant &one : finding.participants) {
         ids.insert(one.holds.begin(), one.holds.end());
+        ids.insert(one.parent_holds.begin(), one.parent_holds.end());
         if (!one.waits_for.empty()) ids.insert(one.waits_for);
     }
     return ids;

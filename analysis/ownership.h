@@ -42,6 +42,7 @@ class Ownership {
     void descriptor_closed(const Event &event, Index process);
     void descriptor_duplicated(const Event &event, Index process);
     void sharer_seen(const Event &event, Index process);
+    void parent_seen(const Event &event);
     void process_forked(const Event &event, Index process);
     void process_started(const Event &event);
     void process_replaced(Index process, const Event &event);

@@ -75,6 +75,7 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     HoldEnd end = ended_by(event, Reason::close);
     end.image = event.process;
     end.certainty = EndCertainty::approximate;
+    if (event.process == 0 && event.description == 0) return parent_seen(event);
     Index sharer = model_.table.find_pid(pid);
     Index description = kNone;
     if (event.process == 0) {  // a supervisor's word, which has no part in it
@@ -105,6 +106,19 @@ void Ownership::sharer_seen(const Event &event, Index process) {
     if (lost != kNone) description_lost(lost, end);
 }
 
+// A process that is not recorded and shares nothing, but stands between two that are recorded.
+void Ownership::parent_seen(const Event &event) {
+    const ProcessInfo &info = model_.source.process(event.speaker);
+    if (info.pid <= 0 || info.parent_pid <= 0 || info.pid == info.parent_pid) return;
+    Index process = model_.table.find_pid(info.pid);
+    if (process == kNone) process = model_.table.add_process(info.pid);
+    Process &known = model_.table.process(process);
+    if (known.image != 0) return;
+    if (known.parent_pid == 0) model_.table.set_parent(process, info.parent_pid);
+    if (known.start_time == 0) known.start_time = info.start_time;
+    if (known.name_image == 0) known.name_image = event.speaker;
+}
+
 void Ownership::process_forked(const Event &event, Index process) {
     if (event.other <= 0) {
         model_.table.process(process).nameless_children = true;
@@ -116,7 +130,7 @@ void Ownership::process_forked(const Event &event, Index process) {
         // The child may have been heard of before; another process under its pid has ended unseen.
         if (model_.table.process(child).parent_pid == event.pid) return;
         if (model_.table.process(child).image == 0 && model_.table.process(child).parent_pid == 0) {
-            model_.table.process(child).parent_pid = event.pid;
+            model_.table.set_parent(child, event.pid);
             model_.table.process(child).forked = true;
             return model_.table.copy_descriptors(process, child);
         }
@@ -127,7 +141,7 @@ void Ownership::process_forked(const Event &event, Index process) {
     // A child that shares nothing is no news until it speaks.
     if (model_.table.process(process).descriptors.empty()) return;
     child = model_.table.add_process(pid);
-    model_.table.process(child).parent_pid = event.pid;
+    model_.table.set_parent(child, event.pid);
     model_.table.process(child).forked = true;
     model_.table.process(child).name_image = model_.table.process(process).name_image;
     model_.table.copy_descriptors(process, child);
@@ -235,11 +249,13 @@ void Ownership::end_process(Index index, const ProcessEnd &end) {
 }
 
 void Ownership::child_wait(const Event &event, Index process) {
-    Thread &thread = model_.table.thread(model_.table.thread_of(event, process));
+    const Index thread = model_.table.thread_of(event, process);
     const bool waited_for = waits_.culprits().settle_behind(process);
-    thread.waits_for_child = event.kind == EventKind::child_wait_begun;
-    thread.child = event.other;
-    if (!thread.waits_for_child) return child_reaped(event);
+    if (event.kind == EventKind::child_wait_ended) {
+        model_.table.end_child_wait(thread);
+        return child_reaped(event);
+    }
+    model_.table.begin_child_wait(thread, event.other);
     if (waited_for) waits_.culprits().mark_waiting(process);
     observer_.child_wait_begun(process);
 }

@@ -37,6 +37,54 @@ Index ProcessTable::add_process(std::int32_t pid) {
     return index;
 }
 
+void ProcessTable::set_parent(Index index, std::int32_t pid) {
+    Process &process = processes_[index];
+    if (process.parent_pid == pid) return;
+    if (process.parent_pid != 0) {
+        if (process.previous_sibling != kNone)
+            processes_[process.previous_sibling].next_sibling = process.next_sibling;
+        else if (process.next_sibling != kNone)
+            by_parent_.put(static_cast<std::uint32_t>(process.parent_pid), process.next_sibling);
+        else
+            by_parent_.erase(static_cast<std::uint32_t>(process.parent_pid));
+        if (process.next_sibling != kNone) processes_[process.next_sibling].previous_sibling = process.previous_sibling;
+    }
+    process.parent_pid = pid;
+    process.next_sibling = process.previous_sibling = kNone;
+    if (pid == 0) return;
+    Index &first = by_parent_.at(static_cast<std::uint32_t>(pid), kNone);
+    process.next_sibling = first;
+    if (first != kNone) processes_[first].previous_sibling = index;
+    first = index;
+}
+
+void ProcessTable::begin_child_wait(Index index, std::int64_t child) {
+    end_child_wait(index);
+    threads_[index].waits_for_child = true;
+    threads_[index].child = child;
+    if (child > 0) awaited_by_.put(static_cast<std::uint64_t>(child), index);
+}
+
+void ProcessTable::end_child_wait(Index index) {
+    Thread &thread = threads_[index];
+    const auto child = static_cast<std::uint64_t>(thread.child);
+    if (thread.waits_for_child && thread.child > 0 && awaited_by_.find(child) == index) awaited_by_.erase(child);
+    thread.waits_for_child = false;
+}
+
+Index ProcessTable::recorded_parent(Index index) const {
+    std::int32_t pid = processes_[index].parent_pid;
+    for (int level = 0; level <= kUnrecorded && pid > 0; ++level) {
+        const Index parent = find_pid(pid);
+        if (parent == index) return kNone;
+        if (parent != kNone && !processes_[parent].threads.empty()) return parent;
+        if (const Index waiter = awaited_by_.find(static_cast<std::uint32_t>(pid)); waiter != kNone)
+            return threads_[waiter].process;
+        pid = parent == kNone ? 0 : processes_[parent].parent_pid;
+    }
+    return kNone;
+}
+
 Index ProcessTable::find_process(const Event &event) {
     const ProcessInfo &info = source_.process(event.process);
     const std::int32_t pid = info.pid != 0 ? info.pid : event.pid;
@@ -63,7 +111,7 @@ void ProcessTable::attach(Index index, std::uint32_t image, const ProcessInfo &i
     Process &process = processes_[index];
     if (process.image != 0) by_image_.erase(process.image);
     process.image = process.name_image = image;
-    process.parent_pid = info.parent_pid != 0 ? info.parent_pid : process.parent_pid;
+    if (info.parent_pid != 0) set_parent(index, info.parent_pid);
     if (info.start_time != 0) process.start_time = info.start_time;
     by_image_.put(image, index);
 }
@@ -108,6 +156,7 @@ std::uint32_t ProcessTable::stream_of(const Event &event) const {
 
 void ProcessTable::release_threads(Index process) {
     for (const Index thread : processes_[process].threads) {
+        end_child_wait(thread);
         for (const std::uint64_t key : {threads_[thread].key, std::uint64_t{threads_[thread].other_stream}})
             if (key != 0 && by_stream_.find(key) == thread) by_stream_.erase(key);
         threads_.release(thread);
@@ -119,6 +168,7 @@ void ProcessTable::release_process(Index index) {
     Process &process = processes_[index];
     if (process.image != 0) by_image_.erase(process.image);
     if (find_pid(process.pid) == index) by_pid_.erase(static_cast<std::uint32_t>(process.pid));
+    set_parent(index, 0);
     processes_.release(index);
 }
 

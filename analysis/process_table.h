@@ -63,10 +63,11 @@ struct Process {
     bool out_of_sight = false;       // is not traced, or not any more: how it ends is not recorded
     bool forked = false;             // by a process that is traced, so it is too
     std::vector<Index> threads;
-    std::vector<Descriptor> descriptors;  // by fd
-    std::vector<Index> owned;             // Ranges of process-owned families
-    std::vector<Undecided> undecided;     // ends of holds that the fate of this process explains
-    std::uint32_t settled = 0;            // Culprits' mark
+    std::vector<Descriptor> descriptors;                   // by fd
+    std::vector<Index> owned;                              // Ranges of process-owned families
+    std::vector<Undecided> undecided;                      // ends of holds that the fate of this process explains
+    std::uint32_t settled = 0;                             // Culprits' mark
+    Index next_sibling = kNone, previous_sibling = kNone;  // with the same parent_pid
 
     void clear();
 };
@@ -105,6 +106,7 @@ class ProcessTable {
     Index find_image(std::uint32_t image) const { return by_image_.find(image); }
     Index find_stream(std::uint32_t stream) const { return by_stream_.find(stream); }
     Index add_process(std::int32_t pid);
+    void set_parent(Index process, std::int32_t pid);
     void attach(Index process, std::uint32_t image, const ProcessInfo &info);
     void count(Index process);  // once
     void copy_descriptors(Index from, Index to);
@@ -129,19 +131,27 @@ class ProcessTable {
     void release_description(Index description);
 
     bool shares(Index process, Index description) const;
-    // Calls visit(process) for each known child that the thread waits for.
+    void begin_child_wait(Index thread, std::int64_t child);  // as waitpid's pid argument
+    void end_child_wait(Index thread);
+    // Calls visit(process, between) for each known child that the thread waits for, with `between` 0. What a program
+    // that makes no lock call itself waits for is not recorded (a shell, mostly): what is known to have come from such
+    // a child is visited too, with the pid of that child as `between`.
     template <class Visit>
     void for_awaited_children(const Thread &waiter, Visit visit) const {
         if (!waiter.waits_for_child) return;
-        if (waiter.child > 0) {
-            const Index child = find_pid(static_cast<std::int32_t>(waiter.child));
-            if (child != kNone) visit(child);
-            return;
-        }
-        const std::int32_t parent = process(waiter.process).pid;
-        for (Index index = 0; index < process_end(); ++index)
-            if (process(index).pid != 0 && process(index).parent_pid == parent) visit(index);
+        if (waiter.child > 0)
+            visit_recorded(static_cast<std::int32_t>(waiter.child), 0, 0, visit);
+        else
+            for_children(process(waiter.process).pid, [&](std::int32_t child) { visit_recorded(child, 0, 0, visit); });
     }
+    // Calls visit(process) for each that came from `pid` over nobody but such as are not recorded.
+    template <class Visit>
+    void for_recorded_below(std::int32_t pid, Visit visit) const {
+        const auto one = [&](Index process, std::int32_t /*between*/) { visit(process); };
+        for_children(pid, [&](std::int32_t child) { visit_recorded(child, 0, 0, one); });
+    }
+    // The nearest one above that is recorded, or that waits for one of those between; kNone: not known.
+    Index recorded_parent(Index process) const;
 
     Process &process(Index index) { return processes_[index]; }
     const Process &process(Index index) const { return processes_[index]; }
@@ -154,6 +164,22 @@ class ProcessTable {
     std::uint64_t threads_seen() const { return threads_seen_; }
 
   private:
+    static constexpr int kUnrecorded = 8;  // generations that are followed
+
+    template <class Visit>
+    void for_children(std::int32_t pid, Visit visit) const {
+        for (Index child = by_parent_.find(static_cast<std::uint32_t>(pid)); child != kNone;
+             child = process(child).next_sibling)
+            visit(process(child).pid);
+    }
+    template <class Visit>
+    void visit_recorded(std::int32_t pid, std::int32_t between, int level, const Visit &visit) const {
+        const Index known = find_pid(pid);
+        if (known != kNone) visit(known, between);
+        if (level == kUnrecorded || (known != kNone && !process(known).threads.empty())) return;
+        for_children(
+            pid, [&](std::int32_t child) { visit_recorded(child, between != 0 ? between : pid, level + 1, visit); });
+    }
     // Threads without a stream number are told apart by their tid.
     static std::uint64_t thread_key(const Event &event) {
         return event.thread != 0 ? event.thread : std::uint64_t{1} << 40 | static_cast<std::uint32_t>(event.tid);
@@ -177,6 +203,8 @@ class ProcessTable {
     Pool<Thread> threads_;
     Pool<Description> descriptions_;
     FlatMap by_pid_, by_image_, by_stream_, by_number_;
+    FlatMap by_parent_;   // pid of the parent, known or not, to the first of its children
+    FlatMap awaited_by_;  // pid of a child to a thread that waits for it
     std::uint64_t processes_seen_ = 0, threads_seen_ = 0;
     bool hearsay_ = false;  // there is any
 };

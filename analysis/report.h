@@ -189,6 +189,9 @@ struct Participant {
     std::uint64_t times = 1;                // how often it was seen doing so
     CallSite asked_at = {};                 // where it asked
     std::vector<CallSite> holds_from = {};  // where it took each of `holds`; shorter or empty: not told
+
+    // Lock ids, of a deadlock: held not by it but by a process that waits for it to end.
+    std::vector<std::string> parent_holds = {};
 };
 
 enum class Severity : std::uint8_t { info, warning, error };

@@ -22,7 +22,7 @@ void WaitGraph::add_stopped(Index thread, Index hold, int level, std::vector<Edg
         return;
     }
     if (level == kGenerations) return;
-    model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child) {
+    model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child, std::int32_t /*between*/) {
         for (const Index one : model_.table.process(child).threads) add_stopped(one, hold, level + 1, out);
     });
 }
@@ -69,8 +69,8 @@ bool WaitGraph::somebody_waits_for(Index index, int level) const {
         if (has_waiters(model_.table.thread(thread).owned)) return true;
     for (const Descriptor &descriptor : process.descriptors)
         if (has_waiters(model_.table.description(descriptor.description).owned)) return true;
-    const Index parent = process.parent_pid > 0 ? model_.table.find_pid(process.parent_pid) : kNone;
-    if (parent == kNone || parent == index || level == kGenerations) return false;
+    const Index parent = model_.table.recorded_parent(index);
+    if (parent == kNone || level == kGenerations) return false;
     const std::vector<Index> &threads = model_.table.process(parent).threads;
     const bool awaited = std::any_of(threads.begin(), threads.end(),
                                      [&](Index thread) { return model_.table.thread(thread).waits_for_child; });
@@ -173,7 +173,8 @@ class WaitGraph::Knot {
                 model_.for_holders(model_.holds[hold], [&](Index process) { add_all(process); });
             });
         }
-        model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child) { add_all(child); });
+        model_.table.for_awaited_children(model_.table.thread(thread),
+                                          [&](Index child, std::int32_t /*between*/) { add_all(child); });
     }
     bool can_never_go_on(Index thread) const {
         const Index request = model_.blocked_request(thread);
@@ -184,9 +185,9 @@ class WaitGraph::Knot {
             return never;
         }
         bool all = true;
-        model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child) {
+        model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child, std::int32_t between) {
             never = true;
-            all = all && process_stuck(child);
+            all = all && between == 0 && process_stuck(child);
         });
         return never && all;
     }
@@ -196,6 +197,29 @@ class WaitGraph::Knot {
     std::vector<Index> threads_;
     std::vector<bool> stuck_;
 };
+
+// Whether all that keeps the stopped process from being stuck is that somebody between it and those that it waits for
+// is not recorded; these are added.
+bool WaitGraph::add_between(Index process, Index lock, int level, std::vector<Weakness> &out) const {
+    if (level == kGenerations || !all_stopped(process)) return false;
+    bool all = true, any = false;
+    for (const Index thread : model_.table.process(process).threads) {
+        model_.table.for_awaited_children(model_.table.thread(thread), [&](Index child, std::int32_t between) {
+            const bool recorded = !model_.table.process(child).threads.empty();
+            if (between == 0 && recorded) {
+                const bool below = add_between(child, lock, level + 1, out);
+                any = any || below;
+                all = all && (below || all_stopped(child));
+            } else if (recorded && all_stopped(child)) {
+                any = true;
+                const Index known = model_.table.find_pid(between);
+                const std::uint32_t image = known == kNone ? 0 : model_.table.process(known).name_image;
+                out.push_back({Weakness::between, lock, between, image});
+            }
+        });
+    }
+    return all && any;
+}
 
 Verdict WaitGraph::judge(const std::vector<Index> &members) const {
     const Knot knot(*this, members);
@@ -226,6 +250,9 @@ Verdict WaitGraph::judge(const std::vector<Index> &members) const {
                     // thread of it runs.
                     if (all_stopped(process)) return;
                     weakness.kind = Weakness::other_thread;
+                } else if (std::vector<Weakness> between; add_between(process, hold.lock, 0, between)) {
+                    for (const Weakness &one : between) add(one);
+                    return;
                 } else if (free.pid == hold.pid) {
                     weakness.kind = Weakness::taker;
                     verdict.certainty = Certainty::possible;

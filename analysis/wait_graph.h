@@ -3,8 +3,9 @@
 //
 // A thread has an edge to whom it must hope for: the thread that took the lock, if that thread lives, belongs to a
 // holder and is itself blocked; for other holders, their threads, if every known one is blocked. A thread that waits
-// for a child stands for the blocked threads of that child. A holder whose taker runs has no edge: it will go on
-// and let go, whatever its other threads wait for.
+// for a child stands for the blocked threads of that child, also where the child itself is not recorded and one that
+// came from it is blocked: then the cycle is not certain, since that child may do something else than wait. A holder
+// whose taker runs has no edge: it will go on and let go, whatever its other threads wait for.
 //
 // A cycle is certain when it is a knot: nobody who could release any of it still runs. Otherwise the weaknesses name
 // who could.
@@ -26,6 +27,7 @@ struct Weakness {
         other_thread,  // of a process whose participant is blocked
         sharer,        // a process that shares the description
         taker,         // the same, and it is the one that took the lock
+        between,       // not recorded; a holder waits for it, and it perhaps for a participant
     };
     Kind kind{};
     Index lock = kNone;
@@ -62,6 +64,7 @@ class WaitGraph {
     bool has_waiters(const std::vector<Index> &owned) const;
     bool all_stopped(Index process) const;
     void add_stopped(Index thread, Index hold, int level, std::vector<Edge> &out) const;
+    bool add_between(Index process, Index lock, int level, std::vector<Weakness> &out) const;
 
     const Model &model_;
 };

@@ -81,10 +81,12 @@ std::vector<std::uint64_t> in_order(std::vector<std::uint64_t> calls) {
 }
 
 bool has_its_locks(const Participant &who) {
-    return std::all_of(who.holds.begin(), who.holds.end(), [&](const std::string &id) {
+    const auto has = [&](const std::string &id) {
         const std::optional<LockId> lock = kernel_lock(id);
         return !lock || has_lock(who.pid, *lock);
-    });
+    };
+    return std::all_of(who.holds.begin(), who.holds.end(), has) &&
+           std::all_of(who.parent_holds.begin(), who.parent_holds.end(), has);
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ namespace {
 // A session of a few spools is followed, and /proc read, with less.
 constexpr rlim_t kLeftToOthers = 32;
 constexpr int kRestForLook = 20;  // times as long as the look
+// Most that take a lock are gone by then; who is blocked for good is not.
+constexpr std::chrono::milliseconds kMoment{50};
 
 // A descriptor for each process may be more than the usual soft limit. What the kernel gives is the lowest free number,
 // so one that is high enough tells that few are left.
@@ -97,6 +99,7 @@ bool ProcessWatch::look(bool last) {
     const bool sharing = look_at_sharing();
     const bool streams = look_at_streams();
     if (without_pidfd_ != 0) look_at_those_without_pidfd(last);
+    tell_parents_of_grown();
     return streams || sharing;
 }
 
@@ -114,6 +117,31 @@ void ProcessWatch::look_at_those_without_pidfd(bool last) {
     for (const pid_t pid : gone) ended(pid, wire::kGoneUnwatched, spool_.ticks());
     const auto end = std::chrono::steady_clock::now();
     rest_until_ = end + (end - begin) * kRestForLook;
+}
+
+void ProcessWatch::tell_parents_of_grown() {
+    if (young_.empty()) return;
+    const auto grown = std::chrono::steady_clock::now() - kMoment;
+    for (; !young_.empty() && young_.front().since <= grown; young_.pop_front())
+        if (watched_.find(young_.front().pid) != watched_.end()) tell_parents(young_.front().pid);
+}
+
+void ProcessWatch::tell_parents(pid_t pid) {
+    constexpr std::size_t kGenerations = 8;  // more are not followed by the analysis either
+    if (has_foreign_pids()) return;
+    std::vector<pid_t> between;
+    for (;;) {
+        const std::optional<ProcessStatus> status = process_status(pid);
+        if (!status || status->parent <= 1 || status->parent == ::getpid()) return;
+        pid = status->parent;
+        if (watched_.find(pid) != watched_.end()) break;
+        if (between.size() == kGenerations) return;
+        between.push_back(pid);
+    }
+    for (const pid_t one : between) {
+        add_other(one);
+        if (watched_.find(one) != watched_.end()) spool_.write_parent(one);
+    }
 }
 
 void ProcessWatch::add_other(pid_t pid) {
@@ -237,6 +265,7 @@ bool ProcessWatch::watch(pid_t pid, pid_t told, std::uint64_t start_time) {
     }
     if (start_time == 0) start_time = process_status(pid).value_or(ProcessStatus()).start_time;
     keep(pid, {pidfd, told, start_time});
+    young_.push_back({pid, std::chrono::steady_clock::now()});
     return true;
 }
 

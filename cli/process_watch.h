@@ -10,6 +10,9 @@
 // another than the spool's maker (SpoolHeader::foreign_pids), each is looked for in /proc, by the name it has for
 // itself.
 //
+// Of a process that runs for longer than a moment its forebears up to the next one that is watched are recorded: such
+// as do not record themselves, a shell mostly, but may be waited for by who holds a lock.
+//
 // Threads: externally synchronised. Cost: look() is one load when nothing is new; processes without a pidfd cost a
 // twentieth of a core at most.
 #ifndef PLANLOOP_CLI_PROCESS_WATCH_H
@@ -19,6 +22,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -59,6 +63,13 @@ class ProcessWatch {
         std::uint64_t start_time = 0;  // clock ticks since boot; 0: unknown
     };
 
+    struct Young {
+        pid_t pid;
+        std::chrono::steady_clock::time_point since;
+    };
+
+    void tell_parents_of_grown();
+    void tell_parents(pid_t pid);
     bool look_at_sharing();
     bool look_at_streams();
     bool look_at_stream(std::size_t stream);
@@ -79,6 +90,7 @@ class ProcessWatch {
     pid_t child_ = 0;
     std::unordered_map<pid_t, Watched> watched_;  // by the pid here
     std::size_t without_pidfd_ = 0;               // so many of them
+    std::deque<Young> young_;                     // watched for a moment only, eldest first
     std::chrono::steady_clock::time_point rest_until_;
     std::optional<OwnPids> by_own_pid_;         // for one look
     std::vector<std::size_t> waiting_streams_;  // their first record was not to be seen yet

@@ -57,6 +57,8 @@ class SupervisedSpool {
     void write_ended(pid_t pid, std::uint64_t start_time, std::int64_t wait_status, std::uint64_t died_at) noexcept;
     // At `seen_at` (ticks) `pid` had the description as its descriptor `fd`.
     void write_sharer(const SharedDescription &shared, pid_t pid, int fd, std::uint64_t seen_at) noexcept;
+    // `pid` runs and does not record, but a child of it does.
+    void write_parent(pid_t pid) noexcept { write_sharer({}, pid, -1, ticks()); }
     void write_not_traced(pid_t pid, wire::NotTracedCause cause, const std::string &path) noexcept;
 
   private:

@@ -27,6 +27,7 @@ constexpr std::size_t kMostFindings = 1'000;
 constexpr std::int64_t kReopenNs = 1'000'000'000;
 // A child that is dead so soon after its parent began to wait for it, which is told of it, had been killed before.
 constexpr std::int64_t kAtOnceNs = 20'000'000;
+constexpr std::size_t kRecent = 8;  // that are over, and may go on
 
 class DeadlockDetector : public Detector {
   public:
@@ -60,6 +61,7 @@ class DeadlockDetector : public Detector {
     void note_left_behind(Index description);
     void note_killed_at_once(Deadlock &deadlock, const Process &process, const ProcessEnd &end) const;
     void reaped(std::int32_t parent, std::int64_t child);
+    void take_over(Deadlock &fresh);
     void reopen(Deadlock &fresh);
     void track(Index deadlock);
     void untrack(Index deadlock);
@@ -123,6 +125,7 @@ void DeadlockDetector::look_from(Index thread) {
         if (deadlocks_[known].state == Deadlock::State::open) {
             fresh.from_ns = std::min(fresh.from_ns, deadlocks_[known].from_ns);
             fresh.wait = {};
+            if (deadlocks_[known].whole != nullptr) over_.push_back(*deadlocks_[known].whole);
             untrack(known);
         } else {
             settle(known);
@@ -132,13 +135,13 @@ void DeadlockDetector::look_from(Index thread) {
     fresh.certainty = verdict.certainty;
     fresh.weaknesses = verdict.weaknesses;
     reopen(fresh);
+    take_over(fresh);
     const Index at = deadlocks_.make();
     deadlocks_[at] = std::move(fresh);
     track(at);
 }
 
 void DeadlockDetector::reopen(Deadlock &fresh) {
-    constexpr std::size_t kRecent = 8;
     const std::size_t oldest = over_.size() > kRecent ? over_.size() - kRecent : 0;
     for (std::size_t i = over_.size(); i-- > oldest;) {
         const Deadlock &before = over_[i];
@@ -155,6 +158,22 @@ void DeadlockDetector::reopen(Deadlock &fresh) {
         over_.erase(over_.begin() + static_cast<std::ptrdiff_t>(i));
         return;
     }
+}
+
+// Those that are left of a deadlock when one of them goes on are no deadlock of their own.
+void DeadlockDetector::take_over(Deadlock &fresh) {
+    const auto last = over_.rbegin() + static_cast<std::ptrdiff_t>(std::min(over_.size(), kRecent));
+    const auto before = std::find_if(over_.rbegin(), last, [&](const Deadlock &known) {
+        return std::all_of(fresh.members.begin(), fresh.members.end(), [&](const DeadlockMember &one) {
+            const DeadlockMember *same = member(known, one.stream);
+            return same != nullptr && same->entry == one.entry;
+        });
+    });
+    if (before == last) return;
+    fresh.from_ns = before->from_ns;
+    fresh.times = before->times;
+    fresh.whole = std::make_shared<Deadlock>(std::move(*before));
+    over_.erase(std::next(before).base());
 }
 
 // The members are still blocked; whoever could have freed one of them when the circle closed may be stuck by now.
@@ -189,7 +208,7 @@ void DeadlockDetector::close(Index at, std::int64_t t_ns) {
     tell_over(deadlock);
     deadlock.state = Deadlock::State::settling;
     deadlock.to_ns = t_ns;
-    if (deadlock.members.size() > 2 && !deadlock.simple())
+    if (deadlock.members.size() > 1 && !deadlock.simple())
         for (const DeadlockMember &one : deadlock.members) look_again_.push_back(one.stream);
     if (deadlock.cause != Deadlock::Cause::unknown) settle(at);
 }
@@ -199,12 +218,23 @@ void DeadlockDetector::settle(Index at) {
     Deadlock &deadlock = deadlocks_[at];
     bool drop = deadlock.cause == Deadlock::Cause::unknown || deadlock.cause == Deadlock::Cause::refused;
     if (deadlock.cause == Deadlock::Cause::released) {
-        drop = drop || deadlock.certainty != Certainty::likely;
+        // Who was not known to wait did not.
+        const bool disproved = std::any_of(deadlock.weaknesses.begin(), deadlock.weaknesses.end(),
+                                           [](const Weakness &one) { return one.kind == Weakness::between; });
+        drop = drop || disproved || deadlock.certainty != Certainty::likely;
         deadlock.certainty = Certainty::possible;
     }
-    if (!drop) {
+    if (!drop || deadlock.whole != nullptr) {
         deadlock.state = Deadlock::State::over;
         deadlock.to_ns = std::max(deadlock.from_ns, std::min(deadlock.to_ns, deadlock.cause_ns));
+        if (deadlock.whole != nullptr) {
+            const std::shared_ptr<Deadlock> whole = std::move(deadlock.whole);
+            if (!drop) {
+                whole->to_ns = std::max(whole->to_ns, deadlock.to_ns);
+                whole->resolved_by = deadlock.resolved_by;
+            }
+            deadlock = *whole;
+        }
         if (over_.size() < kMostFindings)
             over_.push_back(deadlock);
         else
@@ -410,6 +440,8 @@ void DeadlockDetector::applied(const Event &event) {
     if (event.kind == EventKind::sharer_seen) {
         const Index sharer = model().table.find_pid(static_cast<std::int32_t>(event.other));
         if (sharer != kNone) look_at_process(sharer);
+        model().table.for_recorded_below(static_cast<std::int32_t>(event.other),
+                                         [&](Index process) { look_at_process(process); });
     }
     if (event.kind == EventKind::child_wait_ended) reaped(event.pid, static_cast<std::int64_t>(event.start));
     if (!left_behind_.empty()) {

@@ -107,6 +107,10 @@ class Dot : public Exporter {
                     locks.insert(held);
                     arrows.emplace(Arrow("lock " + held, node), "label=\"held by\", color=red");
                 }
+                for (const std::string &held : one.parent_holds) {
+                    locks.insert(held);
+                    arrows.emplace(Arrow("lock " + held, node), "label=\"held by who waits for\", color=red");
+                }
                 if (one.waits_for.empty()) continue;
                 locks.insert(one.waits_for);
                 arrows.emplace(Arrow(node, "lock " + one.waits_for), "label=\"waits for\", color=red, penwidth=2");

@@ -201,6 +201,7 @@ void append_participant(std::string &out, const Participant &participant) {
     if (std::any_of(participant.held.begin(), participant.held.end(),
                     [](const ByteRange &range) { return !range.whole(); }))
         object.list("holds_ranges", participant.held, append_range);
+    if (!participant.parent_holds.empty()) object.list("parent_holds", participant.parent_holds, append_json_string);
     if (participant.asked_ns >= 0) object.number("asked_ns", participant.asked_ns).number("times", participant.times);
     if (participant.asked_at.known())
         object.member("call_site", [&](std::string &to) { append_call_site(to, participant.asked_at); });

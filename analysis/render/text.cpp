@@ -215,12 +215,19 @@ void append_participant(std::string &out, const Participant &participant, const 
                         const TextStyle &style) {
     std::string line = process_text(participant.process, participant.pid, participant.tid);
     if (!participant.holds.empty()) line += " holds " + joined_locks(participant, names);
+    if (!participant.parent_holds.empty()) {
+        std::string held;
+        for (const std::string &id : participant.parent_holds) held += (held.empty() ? "" : ", ") + names(id);
+        line += ", for which the holder of " + held + " waits,";
+    }
     if (!participant.waits_for.empty()) {
         line += participant.holds.empty() ? " waits for " : " and waits for ";
         line += names(participant.waits_for) + in_brackets(participant.wanted);
     }
     for (const std::int32_t &pid : participant.waits_on) {
-        line += &pid == &participant.waits_on.front() ? ", held by " : ", ";
+        line += &pid == &participant.waits_on.front()
+                    ? (participant.parent_holds.empty() ? ", held by " : ", blocked by ")
+                    : ", ";
         line += std::to_string(pid);
     }
     append_folded(out, line, "    ", style.columns);

@@ -70,8 +70,9 @@ enum class RecordKind : std::uint8_t {
     exit,       // this process is about to end by itself; a: ExitCause, b: the exit status
     process,    // first record of a process image: ProcessBody and four texts follow
     file,       // first sight of a file: FileBody and its path follow
-    sharer,  // another process was seen to share the description of fd; a: its pid, b: its descriptor there; with the
-             // text of `process` about it
+    sharer,     // another process has the description of fd, too; a: its pid, b: its descriptor there; with the text of
+             // `process` about it. A supervisor's without a description: of one that records nothing, above some that
+             // do
     ended,  // written by a supervisor: a process is gone; a: its pid, b: wait status, -1 when not known, kGoneUnwatched
             // end: its start time in clock ticks since boot (/proc/PID/stat field 22), 0 when not known
     wait_child,  // a call that waits for a child; pending while it waits; a: pid argument, b: the child whose end it
