@@ -68,6 +68,7 @@ struct Deadlock {
     std::vector<DeadlockMember> members;
     std::vector<Weakness> weaknesses;
     std::vector<std::int32_t> suspects;  // settling: pids whose end may have let the first one go on
+    bool supposed = false;               // it rested on a wait of somebody who does not record
     ClosingWait wait;
     std::uint32_t times = 1;          // it broke up and closed again
     std::shared_ptr<Deadlock> whole;  // of which it is what is left; the others went on

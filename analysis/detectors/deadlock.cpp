@@ -29,6 +29,11 @@ constexpr std::int64_t kReopenNs = 1'000'000'000;
 constexpr std::int64_t kAtOnceNs = 20'000'000;
 constexpr std::size_t kRecent = 8;  // that are over, and may go on
 
+bool rests_on_unrecorded(const Verdict &verdict) {
+    return std::any_of(verdict.weaknesses.begin(), verdict.weaknesses.end(),
+                       [](const Weakness &one) { return one.kind == Weakness::between; });
+}
+
 class DeadlockDetector : public Detector {
   public:
     explicit DeadlockDetector(const Model &model) : Detector(model), graph_(model) {}
@@ -134,6 +139,7 @@ void DeadlockDetector::look_from(Index thread) {
     const Verdict verdict = graph_.judge(threads);
     fresh.certainty = verdict.certainty;
     fresh.weaknesses = verdict.weaknesses;
+    fresh.supposed = rests_on_unrecorded(verdict);
     reopen(fresh);
     take_over(fresh);
     const Index at = deadlocks_.make();
@@ -189,6 +195,7 @@ void DeadlockDetector::judge(Deadlock &deadlock) {
     if (verdict.certainty < deadlock.certainty) return;
     const bool surer = verdict.certainty > deadlock.certainty;
     deadlock.certainty = verdict.certainty;
+    deadlock.supposed = deadlock.supposed || rests_on_unrecorded(verdict);
     deadlock.weaknesses = std::move(verdict.weaknesses);
     if (surer) tell(deadlock);
 }
@@ -219,9 +226,7 @@ void DeadlockDetector::settle(Index at) {
     bool drop = deadlock.cause == Deadlock::Cause::unknown || deadlock.cause == Deadlock::Cause::refused;
     if (deadlock.cause == Deadlock::Cause::released) {
         // Who was not known to wait did not.
-        const bool disproved = std::any_of(deadlock.weaknesses.begin(), deadlock.weaknesses.end(),
-                                           [](const Weakness &one) { return one.kind == Weakness::between; });
-        drop = drop || disproved || deadlock.certainty != Certainty::likely;
+        drop = drop || deadlock.supposed || deadlock.certainty != Certainty::likely;
         deadlock.certainty = Certainty::possible;
     }
     if (!drop || deadlock.whole != nullptr) {

@@ -89,6 +89,24 @@ class Use(Findings):
         self.assertEqual(self.found(), [("non_atomic_upgrade", [last.pid, first.pid])])
 
 
+class Unrecorded(Findings):
+    def test_a_shell_that_takes_no_lock_hides_no_deadlock(self):
+        # The inner shell has not inherited the descriptor, records nothing, and waits for who can never get the lock.
+        script = 'exec 9>"$0"; flock 9; sh -c \'flock -w 1 "$0" true; echo on\' "$0" 9>&-'
+        run = self.traced("bash", "-c", script, self.file())
+        self.assertEqual((run.returncode, run.stdout), (0, "on\n"), run.stderr)
+        (finding,) = self.report().findings("self_deadlock")
+        self.assertEqual(finding["certainty"], "likely")
+        self.assertEqual([who["process"] for who in finding["participants"]], ["flock"])
+        self.assertRegex(finding["summary"], r"flock \d+ waits for .*, which bash \d+ .*holds while it waits for flock \d+ to end")
+
+    def test_a_background_job_of_such_a_shell_is_a_mere_wait(self):
+        script = 'exec 9>"$0"; flock 9; sh -c \'flock "$0" true & sleep 0.2\' "$0" 9>&-; exec 9>&-; wait'
+        run = self.traced("bash", "-c", script, self.file())
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertEqual(self.report().findings("self_deadlock") + self.report().findings("deadlock"), [])
+
+
 class Order(Findings):
     def nest(self, actor, *descriptors):
         for descriptor in descriptors:
